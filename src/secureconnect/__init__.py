@@ -1,0 +1,1 @@
+"""SecureConnect: a real-time communication server that keeps working when the things it needs fail."""

@@ -1,0 +1,1 @@
+"""The adapters, one room a technology; they keep and find, they decide nothing."""

@@ -1,0 +1,42 @@
+"""How a store speaks to a database: transactions as plans, run by an engine that owns connections, threads and deadlines.
+
+A *plan* is a generator: it yields statements and is sent their rows, and what it returns is the transaction's result. So a
+feature's SQL exists once: SQLite runs a plan to its end inside its writer thread, a networked database awaits between two statements,
+and a plan that lost a serialization conflict is simply made again. Plans are pure: no side effects outside the database.
+
+    def rename(conversation: str, title: str) -> Plan[bool]:
+        rows = yield UPDATE_TITLE, (conversation, title)
+        return bool(rows)
+
+    renamed = await engine.write(lambda: rename("c1", "Lunch"))
+
+SQL is portable: `$1 … $n` for parameters, ON CONFLICT, RETURNING, integer microseconds, text ids, BLOB/bytea bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
+Value: TypeAlias = str | bytes | int | float | None
+Row: TypeAlias = tuple[Value, ...]
+Statement: TypeAlias = tuple[str, Sequence[Value]]
+"""SQL text with `$1 … $n`, and its parameters. Texts are module constants: they are translated and prepared once."""
+Plan: TypeAlias = Generator[Statement, list[Row], T]
+
+
+class Engine(Protocol):
+    """A database. Errors: BackendDown, StorageFull (nothing happened), DeadlineExceeded, OutcomeUnknown (writes only); what a plan
+    raises itself (Conflict, EntryRefused, …) rolls its transaction back and passes unchanged."""
+
+    async def write(self, make: Callable[[], Plan[T]]) -> T:
+        """Run one plan as a transaction: all of it or nothing, isolated from other writers, durable when this returns.
+
+        Cancellation: the transaction may be committed nevertheless.
+        """
+        ...
+
+    async def read(self, make: Callable[[], Plan[T]]) -> T:
+        """Run one plan of SELECTs on one snapshot. Cancellation: nothing is lost."""
+        ...

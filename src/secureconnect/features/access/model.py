@@ -1,0 +1,42 @@
+"""Membership: the one fact that almost every question about a conversation comes down to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from secureconnect.ids import ConversationId, UserId
+
+Role = Literal["admin", "member"]
+ConversationType = Literal["direct", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One user in one conversation. `visible_from`: the lowest sequence that this member may read."""
+
+    conversation: ConversationId
+    user: UserId
+    role: Role
+    joined_at_us: int
+    visible_from: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a conversation is and demands, as far as permission depends on it."""
+
+    conversation: ConversationId
+    type: ConversationType
+    created_by: UserId
+    is_e2ee_enabled: bool
+    ai_enabled: bool
+    members_may_invite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The answer about one user and one existing conversation; `membership` is None for a stranger."""
+
+    rules: Rules
+    membership: Membership | None

@@ -1,0 +1,1 @@
+"""The edges: one port, requests and sockets and polls, all into one table of operations and one dispatch."""

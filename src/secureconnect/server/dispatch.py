@@ -1,0 +1,142 @@
+"""From a request to its answer, whatever brought it: rights, parameters, deadline, envelope's content. Knows no framework.
+
+The order, and why: the row is known first (its rate class and deadline are named there); then who asks, because a stranger's
+parameters are not worth reading; then the parameters; then the one cancel scope that bounds everything below it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+import trio
+
+from secureconnect.errors import BadRequest, NotAuthenticated, RequestTimeout, SecureConnectError
+from secureconnect.observe import stage
+from secureconnect.server.endpoints import Answer, Context, Document, Endpoint
+from secureconnect.server.wire import Response, encode
+
+POLL_GRACE_S = 5.0
+"""A poll may take its own wait and this much more (interface.md §9, deadlines)."""
+
+_log = structlog.get_logger("secureconnect.dispatch")
+_PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"missing required field `([^`]+)`")
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start."""
+
+    requests: int = 0
+    unexpected: int = 0
+    timeouts: int = 0
+
+
+class Dispatcher:
+    """Runs operations. One per server; any number of calls at once."""
+
+    def __init__(
+        self,
+        *,
+        request_deadline_s: float = 30.0,
+        observe: Callable[[Endpoint, Context, Response, float], None] | None = None,
+    ) -> None:
+        """`observe` is told of every answer with its seconds, for metrics and the log."""
+        self._request_deadline_s = request_deadline_s
+        self._observe = observe
+        self.counters = Counters()
+
+    async def call(self, endpoint: Endpoint, values: Mapping[str, object], context: Context) -> Response:
+        """Serve one request. Never raises but on cancellation: every failure is an answer.
+
+        Cancellation: what the operation had begun may have happened; nothing is half done (the append pipeline owns commits).
+        """
+        began_s = trio.current_time()
+        self.counters.requests += 1
+        response = await self._guarded(endpoint, values, context)
+        if self._observe is not None:
+            self._observe(endpoint, context, response, trio.current_time() - began_s)
+        return response
+
+    async def _guarded(self, endpoint: Endpoint, values: Mapping[str, object], context: Context) -> Response:
+        try:
+            if endpoint.permission != "public" and context.identity is None:
+                raise NotAuthenticated
+            params = read_params(endpoint, values)
+            return await self._bounded(endpoint, params, context)
+        except SecureConnectError as error:
+            if error.status >= 500:
+                _log.warning("refused", operation=endpoint.name, code=error.word, request_id=context.request_id)
+            return failure(error)
+        except Exception:
+            self.counters.unexpected += 1
+            _log.exception("unexpected", operation=endpoint.name, request_id=context.request_id)
+            return failure(SecureConnectError("Internal error"))
+
+    async def _bounded(self, endpoint: Endpoint, params: msgspec.Struct, context: Context) -> Response:
+        trail = stage.begin("handler")
+        deadline_s = self._deadline_s(endpoint, params)
+        with trio.move_on_after(deadline_s) as scope:
+            return success(endpoint, await endpoint.call(context, params))
+        assert scope.cancelled_caught
+        self.counters.timeouts += 1
+        raise RequestTimeout(
+            f"The request did not end within {deadline_s:g} s",
+            details={"stage": trail.stage, "deadline_s": deadline_s},
+        )
+
+    def _deadline_s(self, endpoint: Endpoint, params: msgspec.Struct) -> float:
+        if endpoint.deadline == "stream":
+            return math.inf  # streams are bounded by their progress, where their bytes are written
+        if endpoint.deadline == "poll":
+            return float(getattr(params, "wait_s", 0.0)) + POLL_GRACE_S
+        return self._request_deadline_s
+
+
+def read_params(endpoint: Endpoint, values: Mapping[str, object]) -> msgspec.Struct:
+    """Raises: BadRequest with `details.field` for what is missing or wrong. Unknown fields are ignored."""
+    if endpoint.aliases and any(alias in values for alias in endpoint.aliases):
+        named = dict(values)
+        for alias, name in endpoint.aliases.items():
+            if alias in named and named.get(name) is None:
+                named[name] = named[alias]
+        values = named
+    try:
+        return msgspec.convert(values, endpoint.params, strict=False)
+    except msgspec.ValidationError as error:
+        raise invalid(str(error)) from None
+
+
+def invalid(text: str) -> BadRequest:
+    """msgspec's sentence as our error: the field by its path, the reason in words."""
+    place, missing = _PLACE.search(text), _MISSING.search(text)
+    inside = place.group(1) if place else ""
+    reason = _PLACE.sub("", text)
+    name = ".".join(part for part in (inside, missing.group(1) if missing else "") if part)
+    if not name:
+        return BadRequest(reason, details={"reason": reason})
+    return BadRequest(f"{name}: {reason}", details={"field": name, "reason": reason})
+
+
+def success(endpoint: Endpoint, result: object) -> Response:
+    if isinstance(result, Document):
+        assert endpoint.bare, "only bare rows answer documents"
+        return Response(result.status, document=result.body, content_type=result.content_type)
+    answer = result if isinstance(result, Answer) else Answer(result)
+    data = None if answer.data is None else encode(answer.data)
+    return Response(answer.status or endpoint.status, data=data, headers=answer.headers, meta=answer.meta)
+
+
+def failure(error: SecureConnectError) -> Response:
+    """The answer to an error; `Retry-After` is in whole seconds, rounded up (RFC 9110 §10.2.3)."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(error.status, error=error, headers=headers)

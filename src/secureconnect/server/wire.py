@@ -1,0 +1,69 @@
+"""How answers look on the wire: the HTTP envelope, the socket's answer, and the same error inside both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+
+from secureconnect.errors import SecureConnectError
+from secureconnect.ids import RequestId
+
+encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What dispatch answers, not yet bytes. Exactly one of `data` (ready JSON, None: no data) and `error` speaks;
+    `document` replaces the envelope for bare rows."""
+
+    status: int
+    data: bytes | None = None
+    error: SecureConnectError | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, object] = field(default_factory=dict)
+    document: bytes | None = None
+    content_type: str = "application/json"
+
+
+def rfc3339(us: int) -> str:
+    """Microseconds since 1970 UTC as RFC 3339 with milliseconds: `2026-01-17T08:30:00.123Z`."""
+    moment = datetime.fromtimestamp(us // 1_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{us // 1000 % 1000:03d}Z"
+
+
+def error_object(error: SecureConnectError) -> dict[str, object]:
+    """`{code, message, retryable, retry_after_s?, details?}`: the same on every face."""
+    shown: dict[str, object] = {
+        "code": error.word,
+        "message": error.message,
+        "retryable": error.retryable,
+    }
+    if error.retry_after_s is not None:
+        shown["retry_after_s"] = error.retry_after_s
+    if error.details:
+        shown["details"] = error.details
+    return shown
+
+
+def http_body(response: Response, request_id: RequestId, now_us: int) -> bytes:
+    """The envelope: `{success, data?, error?, meta: {timestamp, request_id, …}}`."""
+    if response.document is not None:
+        return response.document
+    meta = encode({"timestamp": rfc3339(now_us), "request_id": request_id, **response.meta})
+    if response.error is not None:
+        return b'{"success":false,"error":%b,"meta":%b}' % (encode(error_object(response.error)), meta)
+    if response.data is None:
+        return b'{"success":true,"meta":%b}' % meta
+    return b'{"success":true,"data":%b,"meta":%b}' % (response.data, meta)
+
+
+def socket_answer(frame_id: int | str | None, response: Response) -> bytes:
+    """`{"id", "result"}` or `{"id", "error"}`; `meta` (staleness) stands beside the result when there is any."""
+    named = encode(frame_id)
+    if response.error is not None:
+        return b'{"id":%b,"error":%b}' % (named, encode(error_object(response.error)))
+    meta = b',"meta":' + encode(response.meta) if response.meta else b""
+    return b'{"id":%b,"result":%b%b}' % (named, response.data or b"null", meta)
