@@ -1,7 +1,8 @@
 """The whole exception tree: what went wrong, said once, with its wire code, HTTP status and whether trying again may help.
 
 Two branches. `Refused`: the caller must change something. `Unavailable`: later may help. Rooms subclass these
-(`PollClosed(Conflict)`); facts are attributes and `str()` renders them. Anything else that reaches a door is a bug and answers 500.
+(`PollClosed(Conflict)`); facts are attributes and `str()` renders them. Anything else that reaches
+a door is a bug and answers 500.
 """
 
 from __future__ import annotations

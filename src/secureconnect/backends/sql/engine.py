@@ -1,8 +1,8 @@
 """How a store speaks to a database: transactions as plans, run by an engine that owns connections, threads and deadlines.
 
 A *plan* is a generator: it yields statements and is sent their rows, and what it returns is the transaction's result. So a
-feature's SQL exists once: SQLite runs a plan to its end inside its writer thread, a networked database awaits between two statements,
-and a plan that lost a serialization conflict is simply made again. Plans are pure: no side effects outside the database.
+feature's SQL exists once: SQLite runs a plan to its end inside its writer thread, a networked database awaits between
+statements, and a plan that lost a serialization conflict is simply made again. Plans are pure: no side effects outside the database.
 
     def rename(conversation: str, title: str) -> Plan[bool]:
         rows = yield UPDATE_TITLE, (conversation, title)
@@ -27,8 +27,11 @@ Plan: TypeAlias = Generator[Statement, list[Row], T]
 
 
 class Engine(Protocol):
-    """A database. Errors: BackendDown, StorageFull (nothing happened), DeadlineExceeded, OutcomeUnknown (writes only); what a plan
-    raises itself (Conflict, EntryRefused, …) rolls its transaction back and passes unchanged."""
+    """A database.
+
+    Raises: BackendDown, StorageFull (nothing happened), DeadlineExceeded, OutcomeUnknown (writes only). What a plan raises
+    itself (Conflict, EntryRefused, …) rolls its transaction back and passes unchanged.
+    """
 
     async def write(self, make: Callable[[], Plan[T]]) -> T:
         """Run one plan as a transaction: all of it or nothing, isolated from other writers, durable when this returns.

@@ -1,7 +1,7 @@
 """Is she a member, and what does that allow: the question before every deed in a conversation, cached for seconds.
 
-A cached answer is at most `CACHE_S` old (interface.md §9, "roles": a promotion or ban acts at once on the node that made it, within 5 s
-elsewhere); whoever changes membership calls `forget`, and the signal that goes with it does so on the other nodes.
+A cached answer is at most `CACHE_S` old: a promotion acts at once on the node that made it and within 5 s elsewhere, even if
+the signal that tells the other nodes is lost. Whoever changes membership calls `forget`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from secureconnect.ids import ConversationId, UserId
 
 CACHE_S = 5.0
 CACHE_ENTRIES_MAX = 20_000
-"""(conversation, user) pairs; about 300 bytes each. The least recently used goes first."""
+"""Answers kept, about 300 bytes each. The conversation asked for longest ago goes first."""
 
-Key = tuple[ConversationId, UserId]
+Known = dict[UserId, tuple[float, Standing]]
 
 
 class Access:
@@ -27,25 +27,30 @@ class Access:
     def __init__(self, store: AccessStore, now_s: Callable[[], float]) -> None:
         self._store = store
         self._now_s = now_s
-        self._cache: OrderedDict[Key, tuple[float, Standing]] = OrderedDict()
+        self._cache: OrderedDict[ConversationId, Known] = OrderedDict()
+        self._entries = 0
         self._changes = 0
 
     async def standing(self, conversation: ConversationId, user: UserId) -> Standing:
         """Raises: NotFound when there is no such conversation, BackendDown."""
-        key = (conversation, user)
-        known = self._cache.get(key)
-        if known is not None and self._now_s() - known[0] < CACHE_S:
-            self._cache.move_to_end(key)
-            return known[1]
+        known = self._cache.get(conversation)
+        if known is not None and (answer := known.get(user)) is not None and self._now_s() - answer[0] < CACHE_S:
+            return answer[1]
         asked_s, changes = self._now_s(), self._changes
         standing = await self._store.standing(conversation, user)
         if standing is None:
             raise NotFound("There is no such conversation", details={"field": "conversation_id"})
         if changes == self._changes:  # else it may have been read before a change that we were told of
-            self._cache[key] = (asked_s, standing)
-            if len(self._cache) > CACHE_ENTRIES_MAX:
-                self._cache.popitem(last=False)
+            self._keep(conversation, user, (asked_s, standing))
         return standing
+
+    def _keep(self, conversation: ConversationId, user: UserId, answer: tuple[float, Standing]) -> None:
+        known = self._cache.setdefault(conversation, {})
+        self._entries += user not in known
+        known[user] = answer
+        self._cache.move_to_end(conversation)
+        while self._entries > CACHE_ENTRIES_MAX:
+            self._entries -= len(self._cache.popitem(last=False)[1])
 
     async def member(self, conversation: ConversationId, user: UserId) -> tuple[Standing, Membership]:
         """Raises: NotFound (no such conversation), Forbidden (a stranger), BackendDown."""
@@ -70,5 +75,4 @@ class Access:
     def forget(self, conversation: ConversationId) -> None:
         """Membership or rules of `conversation` changed: ask again."""
         self._changes += 1
-        for key in [k for k in self._cache if k[0] == conversation]:
-            del self._cache[key]
+        self._entries -= len(self._cache.pop(conversation, {}))

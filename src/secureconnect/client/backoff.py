@@ -1,0 +1,29 @@
+"""When to try again, pure: full jitter, unless the server dictated a time (interface.md §5, native clients)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+FIRST_S = 1.0
+LONGEST_S = 30.0
+
+
+class Backoff:
+    """The first try after a loss comes within 0–1 s, then 0–2, 0–4 … up to 0–30 s."""
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        """`random` gives a uniform number in [0, 1)."""
+        self._random = random
+        self.failures = 0
+
+    def next_s(self, dictated_s: float | None = None) -> float:
+        """Seconds until the next try; counts it as one more that may fail."""
+        bound = min(LONGEST_S, FIRST_S * float(2 ** min(self.failures, 10)))
+        self.failures += 1
+        if dictated_s is not None:
+            return dictated_s
+        return bound * self._random()
+
+    def reset(self) -> None:
+        """A connection was made and is alive."""
+        self.failures = 0

@@ -1,0 +1,174 @@
+"""Is it alive, is it ready, and what is the state of what it needs: measured by the dependency's real operation, never guessed.
+
+A prober writes once a second, as a request would. `slow` is two probes in a row over 0.5 s; `down` is two failures in a row; one
+good probe ends either. So a fault is named within 5 s and cleared within 10 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import trio
+
+from secureconnect.errors import SecureConnectError
+from secureconnect.ports import Clock
+from secureconnect.server.wire import rfc3339
+
+PROBE_PERIOD_S = 1.0
+PROBE_DEADLINE_S = 1.5
+SLOW_S = 0.5
+IN_A_ROW = 2
+"""Probes that must agree before a state is called worse: one hiccup is not a fault."""
+
+State = Literal["unknown", "up", "slow", "down"]
+
+
+@dataclass(slots=True)
+class Dependency:
+    """What is known of one dependency. Pure: `probed` and `failed` are told what happened."""
+
+    name: str
+    state: State = "unknown"
+    since_us: int = 0
+    latency_ms: float | None = None
+    error: str | None = None
+    _slow: int = 0
+    _failures: int = 0
+
+    def probed(self, seconds: float, now_us: int) -> None:
+        """A probe was answered after `seconds`."""
+        self._failures = 0
+        self._slow = self._slow + 1 if seconds > SLOW_S else 0
+        self.latency_ms, self.error = round(seconds * 1000, 3), None
+        self._become("slow" if self._slow >= IN_A_ROW else "up", now_us)
+
+    def failed(self, error: str, now_us: int) -> None:
+        """A probe failed or did not end within its deadline."""
+        self._failures += 1
+        self.error = error
+        if self._failures >= IN_A_ROW or self.state == "unknown":
+            self._become("down", now_us)
+
+    def _become(self, state: State, now_us: int) -> None:
+        if state != self.state:
+            self.state, self.since_us = state, now_us
+
+    def show(self) -> dict[str, object]:
+        shown: dict[str, object] = {
+            "state": self.state,
+            "since": rfc3339(self.since_us),
+            "latency_ms": self.latency_ms,
+            "breaker": "closed",
+        }
+        if self.error is not None:
+            shown["error"] = self.error
+        return shown
+
+
+class Prober:
+    """Probes one dependency until cancelled."""
+
+    def __init__(self, dependency: Dependency, probe: Callable[[], Awaitable[None]], clock: Clock) -> None:
+        self._dependency = dependency
+        self._probe = probe
+        self._clock = clock
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        while True:
+            await self.once()
+            await trio.sleep(PROBE_PERIOD_S)
+
+    async def once(self) -> None:
+        began_s = trio.current_time()
+        error = f"no answer within {PROBE_DEADLINE_S:g} s"
+        with trio.move_on_after(PROBE_DEADLINE_S) as scope:
+            try:
+                await self._probe()
+            except SecureConnectError as caught:
+                error = str(caught)
+            else:
+                error = ""
+        if error or scope.cancelled_caught:
+            self._dependency.failed(error, self._clock.now_us())
+        else:
+            self._dependency.probed(trio.current_time() - began_s, self._clock.now_us())
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Whether new traffic should come here. Never `False` for a dependency that all nodes share."""
+
+    started: bool = False
+    draining: bool = False
+
+    def answer(self) -> tuple[bool, str]:
+        if self.draining:
+            return False, "draining"
+        return (True, "ready") if self.started else (False, "starting")
+
+
+@dataclass(slots=True)
+class NodeHealth:
+    """The answers of `/livez`, `/readyz`, `/healthz`, `/health` and `/metrics`; implements the routes' `Health`."""
+
+    node: str
+    version: str
+    clock: Clock
+    readiness: Readiness
+    dependencies: Mapping[str, Dependency]
+    queues: Callable[[], Mapping[str, object]]
+    ledger: Callable[[], Mapping[str, object]]
+    process: Callable[[], Mapping[str, object]]
+    scrape: Callable[[], bytes]
+    degraded: Callable[[], Mapping[str, object]] = dict
+    started_us: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started_us = self.clock.now_us()
+
+    def live(self) -> tuple[int, dict[str, object]]:
+        """The event loop turns: it just did."""
+        return 200, {"status": "alive"}
+
+    def ready(self) -> tuple[int, dict[str, object]]:
+        is_ready, why = self.readiness.answer()
+        return (200 if is_ready else 503), {"status": why}
+
+    def graph(self) -> tuple[int, dict[str, object]]:
+        status = self._status()
+        shown = {
+            "status": status,
+            "node": self.node,
+            "version": self.version,
+            "uptime_s": round((self.clock.now_us() - self.started_us) / 1_000_000, 3),
+            "dependencies": {name: d.show() for name, d in self.dependencies.items()},
+            "queues": self.queues(),
+            "degraded": self.degraded(),
+            "ledger": self.ledger(),
+            "process": self.process(),
+        }
+        return (503 if status == "unhealthy" else 200), shown
+
+    def summary(self) -> tuple[int, dict[str, object]]:
+        """In the form of the original's `/health`, with the truth inside."""
+        status = self._status()
+        shown: dict[str, object] = {
+            "status": status,
+            "service": "secureconnect",
+            "timestamp": rfc3339(self.clock.now_us()),
+            "dependencies": {name: d.state for name, d in self.dependencies.items()},
+        }
+        return (503 if status == "unhealthy" else 200), shown
+
+    def metrics(self) -> bytes:
+        return self.scrape()
+
+    def _status(self) -> str:
+        """`unhealthy` only when the node cannot serve: it has not started, or its only store is down."""
+        states = [d.state for d in self.dependencies.values()]
+        if not self.readiness.started or self.dependencies["sql"].state == "down":
+            return "unhealthy"
+        return "degraded" if any(s in ("slow", "down") for s in states) or self.degraded() else "healthy"
