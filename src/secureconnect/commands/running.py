@@ -1,0 +1,28 @@
+"""What `serve` does between its settings and its exit code: start, say so, wait for a signal, say goodbye."""
+
+from __future__ import annotations
+
+import trio
+
+from secureconnect.app import SecureConnect
+from secureconnect.commands import demo
+from secureconnect.commands.ending import Ending
+from secureconnect.commands.terminal import say
+from secureconnect.config import Settings
+
+
+async def run(settings: Settings, dev: bool) -> bool:
+    """Whether it was ended by force."""
+    people = await demo.people(settings) if dev else ()
+    ending = Ending()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(ending.watch, nursery.cancel_scope)
+        async with SecureConnect(settings) as server:
+            ending.is_ready = True
+            say(f"ready url={server.url}")
+            if people:
+                await demo.introduce(server.url, people)
+            await ending.told.wait()
+            await server.stop()
+        nursery.cancel_scope.cancel()
+    return ending.is_forced

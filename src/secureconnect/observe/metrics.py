@@ -1,0 +1,175 @@
+"""Figures for Prometheus: names of the original where they exist, labels that are bounded, read only when somebody asks.
+
+The parts of the server count in plain integers; `watch` binds a name to a callable that reads them at scrape time. Only
+requests are counted here, because they need a histogram. Names that nobody watches are not shown: an absent figure is true,
+a zero might not be.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper edges: fine where embedded requests end, coarse to the request deadline (30 s)."""
+LABEL_SETS_MAX = 2000
+"""Combinations of labels of one figure; more are a bug in whoever names them, and are counted together as `other`."""
+
+Value: TypeAlias = float | Mapping[str, float]
+"""A figure, or one for each value of its single label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A known name. `label`: its one label, whose values are bounded, or none."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+    label: str = ""
+
+
+FIGURES: Mapping[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        # Names of the original (contract.md §11.5)
+        Figure("http_requests_in_flight", "gauge", "Requests being served."),
+        Figure("request_timeout_total", "counter", "Requests that met their deadline (504)."),
+        Figure("websocket_connections", "gauge", "Open sockets."),
+        Figure("chat_websocket_connection_total", "counter", "Handshakes by outcome.", "status"),
+        Figure("chat_websocket_disconnection_total", "counter", "Closed sockets by reason.", "reason"),
+        Figure("chat_websocket_messages_total", "counter", "Frames in and out.", "direction"),
+        Figure("chat_message_created_total", "counter", "Messages accepted for sending."),
+        Figure("chat_message_persisted_total", "counter", "Messages stored."),
+        Figure("chat_message_published_total", "counter", "Events given to subscribers' channels."),
+        Figure("chat_client_message_dropped_total", "counter", "Deliveries dropped, by cause.", "cause"),
+        Figure("chat_broadcast_channel_length", "gauge", "Messages waiting in all channels' queues."),
+        Figure("chat_client_send_channel_length", "gauge", "Messages waiting for all clients."),
+        Figure("auth_login_success_total", "counter", "Logins."),
+        Figure("auth_login_failed_total", "counter", "Logins with a wrong e-mail address or password."),
+        Figure("auth_logout_total", "counter", "Logouts."),
+        Figure("auth_refresh_token_success_total", "counter", "Refreshed tokens."),
+        Figure("auth_refresh_token_invalid_total", "counter", "Refresh tokens that were refused, reuse among them."),
+        # Own
+        Figure("secureconnect_unexpected_exceptions_total", "counter", "Exceptions that are bugs; each answered 500."),
+        Figure("secureconnect_ledger_published_total", "counter", "Deliveries begun: one event to one connection."),
+        Figure("secureconnect_ledger_delivered_total", "counter", "Deliveries handed to the kernel."),
+        Figure("secureconnect_ledger_pending", "gauge", "Deliveries under way."),
+        Figure("secureconnect_ledger_replayed_total", "counter", "Entries replayed to resuming sockets."),
+        Figure("secureconnect_ledger_polled_total", "counter", "Events handed to pollers."),
+        Figure("secureconnect_queue_depth", "gauge", "What waits in each bounded queue.", "queue"),
+        Figure("secureconnect_queue_full_total", "counter", "How often each bounded queue was full.", "queue"),
+        Figure("secureconnect_tasks", "gauge", "Tasks of the event loop."),
+        Figure("secureconnect_event_loop_lag_seconds", "gauge", "How late the event loop woke last."),
+        Figure("secureconnect_degraded", "gauge", "1 for each feature that is degraded.", "feature"),
+        Figure("secureconnect_log_lines_lost_total", "counter", "Log lines that could not be written."),
+    )
+}
+
+
+@dataclass(slots=True)
+class _Timing:
+    """A histogram's cells, not cumulative; the last one is everything above the highest edge."""
+
+    cells: list[int]
+    sum_s: float = 0.0
+
+
+class Metrics:
+    """All figures of one process, in a registry of their own. Not thread-safe: the event loop writes and renders."""
+
+    def __init__(self, *, service: str = "secureconnect", process: bool = True) -> None:
+        """`process`: memory, descriptors and CPU of this process too; off for servers that share one."""
+        self._service = service
+        self._requests: dict[tuple[str, str, str], int] = {}
+        self._timings: dict[tuple[str, str], _Timing] = {}
+        self._watched: dict[str, Callable[[], Value]] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Scrape(self))
+        if process:
+            ProcessCollector(registry=self._registry)
+            GCCollector(registry=self._registry)
+
+    def answered(self, *, method: str, endpoint: str, status: int, seconds: float) -> None:
+        """One request was answered. `endpoint` is the row's path, never the address as it came: that would be unbounded."""
+        key, pair = (method, endpoint, str(status)), (method, endpoint)
+        if len(self._requests) >= LABEL_SETS_MAX and key not in self._requests:
+            key, pair = ("other", "other", "other"), ("other", "other")
+        self._requests[key] = self._requests.get(key, 0) + 1
+        timing = self._timings.get(pair)
+        if timing is None:
+            timing = self._timings[pair] = _Timing([0] * (len(BUCKETS_S) + 1))
+        timing.cells[bisect_left(BUCKETS_S, seconds)] += 1
+        timing.sum_s += seconds
+
+    def watch(self, name: str, read: Callable[[], Value]) -> None:
+        """Show `name` (of `FIGURES`) as what `read` answers at each scrape: a number, or numbers by the figure's label."""
+        assert name in FIGURES, f"unknown figure {name}: declare it in FIGURES"
+        self._watched[name] = read
+
+    def render(self) -> bytes:
+        """The page of `/metrics`, of type `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+    def families(self) -> Iterator[Metric]:
+        """What a scrape finds, without the figures of the process itself."""
+        yield self._request_counts()
+        yield self._request_timings()
+        for name, read in self._watched.items():
+            yield _family(FIGURES[name], read())
+
+    def _request_counts(self) -> Metric:
+        labels = ("method", "endpoint", "status", "service")
+        family = CounterMetricFamily("http_requests_total", "Requests answered.", labels=labels)
+        for (method, endpoint, status), count in self._requests.items():
+            family.add_metric((method, endpoint, status, self._service), count)
+        return family
+
+    def _request_timings(self) -> Metric:
+        labels = ("method", "endpoint", "service")
+        family = HistogramMetricFamily("http_request_duration_seconds", "Seconds from request to answer.", labels=labels)
+        for (method, endpoint), timing in self._timings.items():
+            family.add_metric((method, endpoint, self._service), list(_cumulative(timing.cells)), timing.sum_s)
+        return family
+
+
+def _cumulative(cells: Iterable[int]) -> Iterator[tuple[str, float]]:
+    """Prometheus buckets count everything up to their edge."""
+    total = 0
+    for edge, count in zip((*map(str, BUCKETS_S), "+Inf"), cells, strict=True):
+        total += count
+        yield edge, total
+
+
+def _family(figure: Figure, value: Value) -> Metric:
+    make = CounterMetricFamily if figure.kind == "counter" else GaugeMetricFamily
+    if not figure.label:
+        assert not isinstance(value, Mapping), f"{figure.name} has no label"
+        return make(figure.name, figure.help, value=value)
+    assert isinstance(value, Mapping), f"{figure.name} is read by its label"
+    family = make(figure.name, figure.help, labels=(figure.label,))
+    for label, number in list(value.items())[:LABEL_SETS_MAX]:
+        family.add_metric((label,), number)
+    return family
+
+
+class _Scrape(Collector):
+    """Hands the registry what `Metrics` holds at the moment it asks."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics.families()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance: registering must not read figures that are not bound yet."""
+        return ()
