@@ -7,6 +7,8 @@ Real implementations: `backends/system.py` (clock, rng, ids, blocking), `server/
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +20,17 @@ class Clock(Protocol):
     def now_us(self) -> int:
         """Microseconds since 1970-01-01 UTC."""
         ...
+
+
+def rfc3339(us: int) -> str:
+    """A moment of the wall clock as RFC 3339 with milliseconds: `2026-01-17T08:30:00.123Z`."""
+    return f"{_second(us // 1_000_000)}.{us // 1000 % 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(seconds: int) -> str:
+    """Formatting one costs 3 µs, and every answer of a second has the same."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 class Rng(Protocol):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import msgspec
 
 from secureconnect.errors import SecureConnectError
 from secureconnect.ids import RequestId
+from secureconnect.ports import rfc3339 as rfc3339
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -26,12 +26,6 @@ class Response:
     meta: Mapping[str, object] = field(default_factory=dict)
     document: bytes | None = None
     content_type: str = "application/json"
-
-
-def rfc3339(us: int) -> str:
-    """Microseconds since 1970 UTC as RFC 3339 with milliseconds: `2026-01-17T08:30:00.123Z`."""
-    moment = datetime.fromtimestamp(us // 1_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{us // 1000 % 1000:03d}Z"
 
 
 def error_object(error: SecureConnectError) -> dict[str, object]:

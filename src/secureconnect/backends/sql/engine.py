@@ -2,7 +2,8 @@
 
 A *plan* is a generator: it yields statements and is sent their rows, and what it returns is the transaction's result. So a
 feature's SQL exists once: SQLite runs a plan to its end inside its writer thread, a networked database awaits between
-statements, and a plan that lost a serialization conflict is simply made again. Plans are pure: no side effects outside the database.
+statements, and a plan that lost a serialization conflict is simply made again. Plans are pure: no side effects outside the
+database.
 
     def rename(conversation: str, title: str) -> Plan[bool]:
         rows = yield UPDATE_TITLE, (conversation, title)
@@ -19,6 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 (the item of a shared plan, beside T its result)
 Value: TypeAlias = str | bytes | int | float | None
 Row: TypeAlias = tuple[Value, ...]
 Statement: TypeAlias = tuple[str, Sequence[Value]]
@@ -37,6 +39,15 @@ class Engine(Protocol):
         """Run one plan as a transaction: all of it or nothing, isolated from other writers, durable when this returns.
 
         Cancellation: the transaction may be committed nevertheless.
+        """
+        ...
+
+    async def write_together(self, make: Callable[[Sequence[I]], Plan[Sequence[T]]], item: I) -> T:
+        """Like `write` of the plan `make([item])`, whose results are one per item, in order.
+
+        Items that wait at the same moment for the same `make` may be run as one plan, which saves most of the cost of each;
+        when such a plan raises, every item gets a plan of its own, so nobody fails for another's fault. Cancellation: like
+        `write`.
         """
         ...
 

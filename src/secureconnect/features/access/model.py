@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from secureconnect.ids import ConversationId, UserId
 
@@ -11,9 +11,14 @@ Role = Literal["admin", "member"]
 ConversationType = Literal["direct", "group"]
 
 
+SEES_NOTHING: Final = 2**53 - 1
+"""`visible_from` of a member whose `member.joined` entry has no number yet: above every sequence, and still a number that JSON's
+readers hold exactly (RFC 8259 §6)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One user in one conversation. `visible_from`: the lowest sequence that this member may read."""
+    """One user in one conversation. `visible_from`: the lowest sequence that this member may read (`SEES_NOTHING`: none yet)."""
 
     conversation: ConversationId
     user: UserId

@@ -1,0 +1,53 @@
+"""Announcements in memory: beside the conversations that write them, told afterwards like those of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from trio.lowlevel import checkpoint
+
+from secureconnect.features.log.announcer import Announcement
+from secureconnect.features.log.model import NewEntry
+from secureconnect.ids import ConversationId, UserId
+
+
+class MemoryAnnouncementStore:
+    """`AnnouncementStore`, and the door for the store of conversations.
+
+    `show_from(conversation, user, sequence)` is that store's: let a member without `visible_from` read from `sequence` on; a
+    membership that has its number keeps it. Synchronous, so that it is one step with forgetting the announcement.
+    """
+
+    def __init__(self) -> None:
+        self.show_from: Callable[[ConversationId, UserId, int], None] | None = None
+        self._rows: dict[int, Announcement] = {}
+        self._last = 0
+
+    def insert(self, conversation: ConversationId, entries: Sequence[tuple[NewEntry, UserId | None]]) -> None:
+        """Announce `entries`, each with whom it lets read from itself on, in the same synchronous step as their change."""
+        for entry, joined in entries:
+            assert entry.message is None, "what is about a message could be refused by the log"
+            self._last += 1
+            self._rows[self._last] = Announcement(self._last, conversation, entry, joined)
+
+    async def pending(self, limit: int) -> Sequence[Announcement]:
+        await checkpoint()
+        return list(islice(self._rows.values(), limit))
+
+    async def pending_of(self, conversation: ConversationId) -> Sequence[Announcement]:
+        await checkpoint()
+        return [row for row in self._rows.values() if row.conversation == conversation]
+
+    async def done(self, announcement: Announcement, sequence: int) -> None:
+        await checkpoint()
+        if self._rows.pop(announcement.id, None) is None or announcement.joined is None:
+            return
+        if not any(self._is_newer(row, announcement) for row in self._rows.values()):
+            assert self.show_from is not None, "the store of conversations says how"
+            self.show_from(announcement.conversation, announcement.joined, sequence)
+
+    @staticmethod
+    def _is_newer(row: Announcement, told: Announcement) -> bool:
+        same = (row.conversation, row.joined) == (told.conversation, told.joined)
+        return same and row.id > told.id

@@ -1,0 +1,33 @@
+"""All stores in memory in one hand: the backend of tests and of the simulator, shared by the nodes of one world."""
+
+from __future__ import annotations
+
+import anyio.lowlevel
+
+from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.memory.announcements import MemoryAnnouncementStore
+from secureconnect.backends.memory.auth import MemoryRevocations, MemorySessions, MemoryUsers
+from secureconnect.backends.memory.conversations import MemoryConversations
+from secureconnect.backends.memory.directory import MemoryDirectory
+from secureconnect.backends.memory.log import MemoryLogStore
+from secureconnect.hub import DigestTable
+
+
+def memory_bundle(*, digests: DigestTable | None = None) -> Bundle:
+    """Fresh, empty stores. `digests`: the table that several nodes share; None for a single one."""
+    announcements, log, revocations = MemoryAnnouncementStore(), MemoryLogStore(), MemoryRevocations()
+    sessions = MemorySessions(revocations)
+    users = MemoryUsers(sessions)
+    directory = MemoryDirectory(users)
+    return Bundle(
+        users=users,
+        sessions=sessions,
+        revocations=revocations,
+        conversations=MemoryConversations(announcements, log=log, directory=directory),
+        directory=directory,
+        log=log,
+        announcements=announcements,
+        digests=digests,
+        probe=anyio.lowlevel.checkpoint,
+        queues=dict,
+    )

@@ -1,0 +1,163 @@
+"""The embedded database: SQLite behind one writer thread with group commit, and a few reading threads with snapshots.
+
+Theory. SQLite has one writer at a time and a commit costs an fsync, so all writes go through one thread: it takes whatever
+waits, runs it in one transaction and commits once. Writers that arrive meanwhile form the next transaction; the busier it is,
+the more each fsync carries.
+
+The interpreter lock decides the speed: sqlite3 gives it up around every call, and a thread that wants it back waits for a
+busy event loop. So few calls count more than few rows: items of one kind that wait together share one plan with many rows per
+statement (`write_together`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import outcome
+import trio
+
+from secureconnect.backends.sql import sqlite_file
+from secureconnect.backends.sql.engine import Plan
+from secureconnect.backends.sql.sqlite_commit import GroupCommit
+from secureconnect.backends.sql.sqlite_line import Job, Line
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 (an item of a shared plan, beside T its result)
+
+CLOSE_S: Final = 10.0
+"""How long closing waits for what was begun; then the threads are left to end with the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteLimits:
+    """Bounds of the queues in front of the threads; when one is full: Overloaded, nothing done."""
+
+    writes_waiting_max: int = 1_024
+    reads_waiting_max: int = 256
+    jobs_per_transaction_max: int = 512
+    """Beyond it a group wins nothing: the fsync's share is small by then, and everybody waits longer."""
+    readers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteStatistics:
+    """What waits now; the totals since the start."""
+
+    writes_waiting: int
+    reads_waiting: int
+    full_total: int
+    transactions: int
+
+
+class SqliteEngine:
+    """An `Engine` over one file; made by `open_sqlite`."""
+
+    def __init__(self, path: Path, limits: SqliteLimits, writer: sqlite3.Connection) -> None:
+        self.path = path
+        self.limits = limits
+        self._commit = GroupCommit(writer, path)
+        self._writes = Line(limits.writes_waiting_max)
+        self._reads = Line(limits.reads_waiting_max)
+
+    async def write(self, make: Callable[[], Plan[T]]) -> T:
+        result: T = await self._writes.ask(Job(make))
+        return result
+
+    async def write_together(self, make: Callable[[Sequence[I]], Plan[Sequence[T]]], item: I) -> T:
+        result: T = await self._writes.ask(Job(make, item, shared=True))
+        return result
+
+    async def read(self, make: Callable[[], Plan[T]]) -> T:
+        result: T = await self._reads.ask(Job(make))
+        return result
+
+    def statistics(self) -> SqliteStatistics:
+        return SqliteStatistics(
+            writes_waiting=self._writes.waiting,
+            reads_waiting=self._reads.waiting,
+            full_total=self._writes.full_total + self._reads.full_total,
+            transactions=self._commit.transactions,
+        )
+
+    def close(self) -> None:
+        """Take nothing more; the threads end when they have done what waits."""
+        self._writes.close(1)
+        self._reads.close(self.limits.readers)
+
+    def serve_writes(self, connection: sqlite3.Connection, ended: Callable[[], object]) -> None:
+        """The writer thread."""
+        closing = False
+        while not closing:
+            jobs, closing = self._writes.take(self.limits.jobs_per_transaction_max)
+            wanted = [job for job in jobs if job.task is not None]
+            if wanted:
+                self._commit.run(wanted)
+            self._writes.answer(jobs)
+        connection.close()
+        self._writes.tell(ended)
+
+    def serve_reads(self, connection: sqlite3.Connection, ended: Callable[[], object]) -> None:
+        """A reading thread."""
+        closing = False
+        while not closing:
+            jobs, closing = self._reads.take(1)
+            for job in jobs:
+                if job.task is not None:
+                    job.result = self._read(connection, job)
+            self._reads.answer(jobs)
+        connection.close()
+        self._reads.tell(ended)
+
+    def _read(self, connection: sqlite3.Connection, job: Job) -> outcome.Outcome[Any]:
+        result = outcome.capture(_on_snapshot, connection, job)
+        if isinstance(result, outcome.Value):
+            return result
+        return outcome.Error(sqlite_file.meaning(result.error, self.path))
+
+
+def _on_snapshot(connection: sqlite3.Connection, job: Job) -> object:
+    connection.execute("BEGIN")
+    try:
+        return sqlite_file.run(connection, job.make())
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@asynccontextmanager
+async def open_sqlite(
+    path: Path, *, limits: SqliteLimits = SqliteLimits(), synchronous: str = "FULL"
+) -> AsyncIterator[SqliteEngine]:
+    """Open or make the database `path`, bring its schema up to date and serve it for the length of the block.
+
+    Leaving the block takes nothing more, finishes what waits and closes the file. The threads are daemons: a disk that hangs
+    cannot keep the process. `synchronous` is for the tests that prove why it is FULL.
+
+    Raises: ConfigError (unusable, unwritable, damaged, newer than this program: the message names the file and the cure),
+    BackendDown (locked by another process), StorageFull.
+    """
+    opening = partial(sqlite_file.open_all, path, readers=limits.readers, synchronous=synchronous)
+    writer, readers = await trio.to_thread.run_sync(opening)
+    engine = SqliteEngine(path, limits, writer)
+    ended = [_thread("writer", engine.serve_writes, writer)]
+    ended += [_thread("reader", engine.serve_reads, reader) for reader in readers]
+    try:
+        yield engine
+    finally:
+        engine.close()
+        with trio.move_on_after(CLOSE_S, shield=True):
+            for event in ended:
+                await event.wait()
+
+
+def _thread(name: str, serve: Callable[..., None], connection: sqlite3.Connection) -> trio.Event:
+    ended = trio.Event()
+    threading.Thread(target=serve, args=(connection, ended.set), name=f"sqlite {name}", daemon=True).start()
+    return ended

@@ -1,0 +1,101 @@
+"""Which login sessions are over although their access tokens have not expired: in memory on every node, asked at every request.
+
+The set only grows by union (an own deed, a signal from another node, a row of the store) and only shrinks when an entry's tokens
+have expired by themselves. So the order and number of these messages do not matter, and nothing that was revoked works again.
+
+Bounds. Time: an entry stays for its tokens' life and `CLOCK_BACK_US` more, so that a clock that jumps back after an entry was
+dropped cannot revive its tokens. Number: beyond `entries_max` the oldest entry is dropped and instead *every* token that expires
+no later than that entry's is refused as expired; their owners refresh, and the store knows who may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from secureconnect.features.auth.model import Identity, Revocation
+from secureconnect.features.auth.store import RevocationStore
+from secureconnect.ids import SessionId
+from secureconnect.ports import Clock
+
+CLOCK_BACK_US: Final = 3_600_000_000
+"""A clock that jumps back by no more than an hour revives nothing."""
+ENTRIES_MAX: Final = 200_000
+"""About 150 bytes each. An ordinary quarter of an hour has a few hundred."""
+SETTLE_US: Final = 10_000_000
+"""A store call ends within 5 s (failure-policy.md §1); twice that after a number was seen no lower one can still appear."""
+PAGE_ROWS: Final = 500
+
+
+class RevocationSet:
+    """The revocations in force on this node. One per process, shared by whoever checks tokens."""
+
+    def __init__(self, clock: Clock, *, entries_max: int = ENTRIES_MAX) -> None:
+        self._clock = clock
+        self._entries_max = entries_max
+        self._until: dict[SessionId, int] = {}
+        self._floor_us = 0
+        self._seen = 0
+        self._candidate, self._candidate_us = 0, clock.now_us()
+        self._settled = 0  # numbers up to here were seen at least SETTLE_US ago: nothing can still appear below
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def add(self, session: SessionId, until_us: int) -> bool:
+        """Refuse the session's tokens from now on. `until_us`: when the last of them has expired. False: known before."""
+        known = self._until.get(session)
+        self._until[session] = max(until_us, known or 0)
+        self._drop_expired()
+        while len(self._until) > self._entries_max:
+            oldest = next(iter(self._until))
+            self._floor_us = max(self._floor_us, self._until.pop(oldest))
+        return known is None
+
+    def refuses(self, identity: Identity) -> bool:
+        """Whether the session of this token was ended."""
+        return identity.session in self._until
+
+    def expires_early(self, identity: Identity) -> bool:
+        """Whether the token is so old that an entry about it may have been dropped for want of room."""
+        return identity.expires_at_s * 1_000_000 <= self._floor_us
+
+    async def load(self, store: RevocationStore) -> None:
+        """Before the first request: everything in force. Raises: BackendDown, DeadlineExceeded (then do not serve)."""
+        await self.follow(store, lambda row: None)
+
+    async def follow(self, store: RevocationStore, tell: Callable[[Revocation], None]) -> None:
+        """One look into the store for what other nodes ended; `tell` gets each row that was news here, when it is in force.
+
+        Reads again what may have been overtaken (see `RevocationStore.since`). Raises: BackendDown, DeadlineExceeded.
+        Cancellation: what was read is in force and told.
+        """
+        now_us = self._clock.now_us()
+        self._settle(now_us)
+        after = self._settled
+        while True:
+            rows = await store.since(after, live_us=now_us - CLOCK_BACK_US, limit=PAGE_ROWS)
+            for row in rows:
+                after = row.number
+                if self.add(row.session, row.until_us):
+                    tell(row)
+            self._seen = max(self._seen, after)
+            if len(rows) < PAGE_ROWS:
+                return
+
+    def _settle(self, now_us: int) -> None:
+        """Move the cursor to what had been seen when the candidate was chosen, and choose the next one."""
+        if 0 <= now_us - self._candidate_us < SETTLE_US:
+            return
+        if now_us > self._candidate_us:  # else the clock jumped back, and nobody knows how long it has been
+            self._settled = self._candidate
+        self._candidate, self._candidate_us = self._seen, now_us
+
+    def _drop_expired(self) -> None:
+        """Entries come in about the order of their end, so the front is enough."""
+        over_us = self._clock.now_us() - CLOCK_BACK_US
+        while self._until:
+            oldest = next(iter(self._until))
+            if self._until[oldest] > over_us:
+                return
+            del self._until[oldest]

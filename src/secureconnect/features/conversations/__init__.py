@@ -1,0 +1,1 @@
+"""Conversations: who talks with whom, under which name and which rules."""
