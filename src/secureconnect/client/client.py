@@ -60,6 +60,7 @@ class Client:
         self._numbers = 0
         self._backoff = Backoff(random.random)
         self._state_changed = anyio.Event()
+        self._order = anyio.Lock()
         self._polling = anyio.CancelScope()
         self._draining_s: float | None = None
         self._events_in, self._events_out = anyio.create_memory_object_stream[Event](EVENTS_MAX)
@@ -211,8 +212,9 @@ class Client:
             self._draining_s = float(event.data.get("reconnect_in_ms", 0)) / 1000
         elif event.name == "unsubscribed":
             self._cursors.forget(str(event.data.get("channel", event.channel)))
-        if self._cursors.admit(event):
-            await self._events_in.send(event)
+        async with self._order:  # socket and poll may both bring events: what is admitted first is shown first
+            if self._cursors.admit(event):
+                await self._events_in.send(event)
 
     # -- calls over the socket
     def _begin_call(self) -> tuple[str, tuple[anyio.Event, list[Mapping[str, Any]]]]:

@@ -54,6 +54,8 @@ class Api:
         """(method, path with `{field}`) of an operation, from the server's own schema, read once."""
         if not self._routes:
             response = await self._request("GET", "/openapi.json", {}, None, None, ANSWER_S)
+            if response.status_code != 200:
+                raise NotConnected(f"no schema: status {response.status_code}")
             for path, methods in response.json()["paths"].items():
                 for method, row in methods.items():
                     if isinstance(row, dict) and not row.get("deprecated"):

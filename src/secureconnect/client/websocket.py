@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -128,16 +128,15 @@ async def _shake_hands(stream: ByteStream, url: str, token: str) -> WebSocket:
     request = protocol.connect()
     request.headers["Authorization"] = f"Bearer {token}"
     protocol.send_request(request)
-    for data in protocol.data_to_send():
-        await stream.send(data)
-    while True:
-        try:
+    events: Sequence[object] = ()
+    try:
+        for data in protocol.data_to_send():
+            await stream.send(data)
+        while not events:
             protocol.receive_data(await stream.receive())
-        except anyio.EndOfStream:
-            raise SocketClosed(1006, "") from None
-        events = protocol.events_received()
-        if events:
-            break
+            events = protocol.events_received()
+    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        raise SocketClosed(1006, "") from None
     _check(protocol, events[0])
     socket = WebSocket(stream, protocol)
     for frame in events[1:]:

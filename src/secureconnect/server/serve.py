@@ -52,6 +52,11 @@ class Server:
         self._grace_s = grace_s
         self._stop = trio.Event()
         self._at_once = trio.Event()
+        self._ended = trio.Event()
+
+    async def wait_ended(self) -> None:
+        """Until `run` has ended: drained, or cut short."""
+        await self._ended.wait()
 
     def stop(self) -> None:
         """Begin the ending; a second call ends at once."""
@@ -72,6 +77,7 @@ class Server:
             await self._drain()
             connections.cancel_scope.cancel()
         _log.info("stopped")
+        self._ended.set()
 
     async def _drain(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -15,6 +15,9 @@ from secureconnect.features.log.model import MEMBER_JOINED, MESSAGE_EDITED, NewE
 from secureconnect.ids import ConversationId, MessageId, UserId
 
 HERE, THERE = ConversationId("here"), ConversationId("there")
+INSERT_MEMBER = """
+    INSERT INTO participants (conversation_id, user_id, role, joined_us, visible_from) VALUES ($1, $2, 'member', 0, $3)
+"""
 ADA, BOB = UserId("ada"), UserId("bob")
 
 
@@ -25,7 +28,8 @@ def entry(key: str) -> NewEntry:
 class Rows(Protocol):
     """The store under test, and the memberships beside it. A member without a number may read nothing yet."""
 
-    store: AnnouncementStore
+    @property
+    def store(self) -> AnnouncementStore: ...
 
     async def announce(self, conversation: ConversationId, *entries: tuple[NewEntry, UserId | None]) -> None: ...
 

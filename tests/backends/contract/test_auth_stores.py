@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import trio
@@ -12,7 +10,7 @@ from tests.features.auth.kit import START_US, session, user
 
 from secureconnect.backends.memory.auth import MemoryRevocations, MemorySessions, MemoryUsers
 from secureconnect.backends.sql.auth import SqlRevocations, SqlSessions, SqlUsers
-from secureconnect.backends.sql.sqlite import open_sqlite
+from secureconnect.backends.sql.engine import Engine
 from secureconnect.features.auth.model import Credentials, Device, Ending, EndReason, Exchange, LoginSession, Rotation
 from secureconnect.features.auth.store import EmailTaken, RevocationStore, SessionStore, UsernameTaken, UserStore
 from secureconnect.ids import SessionId, UserId
@@ -29,15 +27,13 @@ class Stores:
     revocations: RevocationStore
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
-    if request.param == "memory":
-        revocations = MemoryRevocations()
-        sessions = MemorySessions(revocations)
-        yield Stores(MemoryUsers(sessions), sessions, revocations)
-    else:
-        async with open_sqlite(tmp_path / "data.sqlite3", synchronous="OFF") as engine:
-            yield Stores(SqlUsers(engine), SqlSessions(engine), SqlRevocations(engine))
+@pytest.fixture
+def stores(engine: Engine | None) -> Stores:
+    if engine is not None:
+        return Stores(SqlUsers(engine), SqlSessions(engine), SqlRevocations(engine))
+    revocations = MemoryRevocations()
+    sessions = MemorySessions(revocations)
+    return Stores(MemoryUsers(sessions), sessions, revocations)
 
 
 def ending(reason: EndReason = "logout", *, at_us: int = START_US, life_us: int = 900 * SECOND_US) -> Ending:

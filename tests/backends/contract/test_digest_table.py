@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from secureconnect.backends.memory.digests import MemoryDigestTable
-from secureconnect.backends.sql.digests import KEPT_US, TIDY_EVERY, SqlDigestTable
+from secureconnect.backends.sql.digests import KEPT_US, SqlDigestTable
 from secureconnect.backends.sql.engine import Engine
 from secureconnect.hub import DigestTable
 
@@ -58,13 +58,3 @@ async def test_an_hour_of_digests_keeps_at_most_the_last_minutes(table: DigestTa
     rows = await table.since({})
     assert rows[-1] == b"300"
     assert KEPT_US // 1_000_000 <= len(rows) <= 2 * KEPT_US // 1_000_000
-
-
-async def test_the_rows_of_a_dead_node_go_too(engine: Engine | None, clock: Clock) -> None:
-    if engine is None:
-        pytest.skip("a table in memory dies with its nodes")
-    table = SqlDigestTable(engine, clock)
-    await table.write("dead", 1, 1, b"last words")
-    clock.us += KEPT_US + 1
-    await table.write("a", 1, TIDY_EVERY, b"alive")
-    assert list(await table.since({})) == [b"alive"]

@@ -43,13 +43,15 @@ class World:
         self.outbox = Outbox()
         self.log = MemoryLogStore()
         self.away: list[ConversationId] = []
+        self.away_once: list[ConversationId] = []
         self.announcer = Announcer(self.outbox, self._append)
 
     def announce(self, conversation: ConversationId, *keys: str) -> None:
         self.outbox.insert(conversation, [(entry(key), None) for key in keys])
 
     async def _append(self, conversation: ConversationId, new: NewEntry) -> Receipt:
-        if conversation in self.away:
+        if conversation in self.away or conversation in self.away_once:
+            self.away_once = []
             raise BackendDown("log")
         (appended,) = await self.log.append(conversation, [new])
         return Receipt("stored", appended.entry, appended.duplicate)
@@ -97,6 +99,16 @@ async def test_a_log_that_is_away_holds_up_only_its_own_announcements() -> None:
     assert not await world.announcer.sweep()
     assert await world.keys(THERE) == ["x"]
     world.away = []
+    assert await world.announcer.sweep()
+    assert await world.keys(HERE) == ["a", "b"]
+
+
+async def test_nothing_overtakes_what_could_not_be_told() -> None:
+    world = World()
+    world.announce(HERE, "a", "b")
+    world.away_once = [HERE]
+    assert not await world.announcer.sweep()
+    assert await world.keys(HERE) == []
     assert await world.announcer.sweep()
     assert await world.keys(HERE) == ["a", "b"]
 

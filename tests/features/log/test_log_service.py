@@ -143,7 +143,7 @@ async def test_the_hub_gets_numbers_ascending_and_each_once_whatever_was_repeate
     async with trio.open_nursery() as nursery:
         for key in ("new", "b", "a"):
             nursery.start_soon(log.append, C, message(key))
-        await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(run_appends, log.pipeline)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ import trio.testing
 from secureconnect.backends.appends import run_appends
 from secureconnect.backends.memory.log import MemoryLogStore
 from secureconnect.errors import BackendDown, OutcomeUnknown, Overloaded, StorageFull
-from secureconnect.features.log.lanes import Limits
+from secureconnect.features.log.lanes import LIMITS, Limits
 from secureconnect.features.log.model import MESSAGE_CREATED, MESSAGE_EDITED, Appended, NewEntry
 from secureconnect.features.log.pipeline import Pipeline
 from secureconnect.features.log.store import EntryRefused
@@ -96,7 +96,7 @@ class Node:
 
 
 @asynccontextmanager
-async def running(limits: Limits = Limits()) -> AsyncIterator[Node]:
+async def running(limits: Limits = LIMITS) -> AsyncIterator[Node]:
     node = Node(limits)
     async with trio.open_nursery() as nursery:
         await nursery.start(run_appends, node.pipeline)

@@ -51,8 +51,6 @@ ACCOUNTS: Final = (
         user_id TEXT NOT NULL,
         refresh_hash {bytes} NOT NULL,
         previous_hash {bytes},
-        client_refresh_id TEXT,
-        refresh_reply {bytes},
         rotated_us BIGINT NOT NULL,
         created_us BIGINT NOT NULL,
         last_used_us BIGINT NOT NULL,

@@ -86,10 +86,14 @@ class SqliteEngine:
             transactions=self._commit.transactions,
         )
 
-    def close(self) -> None:
-        """Take nothing more; the threads end when they have done what waits."""
-        self._writes.close(1)
-        self._reads.close(self.limits.readers)
+    async def close(self, writer: trio.Event, readers: Sequence[trio.Event]) -> None:
+        """Take nothing more and wait until what waits is done. The writer ends last, alone: so it empties its log."""
+        self._writes.refuse()
+        self._reads.end(len(readers))
+        for reader in readers:
+            await reader.wait()
+        self._writes.end(1)
+        await writer.wait()
 
     def serve_writes(self, connection: sqlite3.Connection, ended: Callable[[], object]) -> None:
         """The writer thread."""
@@ -146,15 +150,13 @@ async def open_sqlite(
     opening = partial(sqlite_file.open_all, path, readers=limits.readers, synchronous=synchronous)
     writer, readers = await trio.to_thread.run_sync(opening)
     engine = SqliteEngine(path, limits, writer)
-    ended = [_thread("writer", engine.serve_writes, writer)]
-    ended += [_thread("reader", engine.serve_reads, reader) for reader in readers]
+    writer_ended = _thread("writer", engine.serve_writes, writer)
+    readers_ended = [_thread("reader", engine.serve_reads, reader) for reader in readers]
     try:
         yield engine
     finally:
-        engine.close()
         with trio.move_on_after(CLOSE_S, shield=True):
-            for event in ended:
-                await event.wait()
+            await engine.close(writer_ended, readers_ended)
 
 
 def _thread(name: str, serve: Callable[..., None], connection: sqlite3.Connection) -> trio.Event:

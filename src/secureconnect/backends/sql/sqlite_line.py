@@ -59,9 +59,13 @@ class Line:
 
         return await trio.lowlevel.wait_task_rescheduled(leave)
 
-    def close(self, threads: int) -> None:
-        """Take nothing more. Each of the threads ends when it has done what waits."""
+    def refuse(self) -> None:
+        """Take nothing more."""
         self._closed = True
+
+    def end(self, threads: int) -> None:
+        """Each of the threads ends when it has done what waits."""
+        self.refuse()
         for _ in range(threads):
             self._jobs.put(None)
 

@@ -1,0 +1,172 @@
+"""The composition root of a real process: opens what is real, makes one node of it, and runs it as an async context manager.
+
+async with SecureConnect(Settings(port=0)) as server:
+    print(server.url)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+from anyio import AsyncContextManagerMixin
+
+from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.embedded import open_embedded
+from secureconnect.backends.system import SystemClock, SystemIds, SystemRng, ThreadBlocking, kept_secret
+from secureconnect.config import Settings, load
+from secureconnect.errors import ConfigError
+from secureconnect.features.auth.service import Auth
+from secureconnect.hub import Hub, MemoryBus
+from secureconnect.ids import NodeId
+from secureconnect.node import Node, Ports
+from secureconnect.server.asgi_bridge import Application, Receive, Send
+from secureconnect.server.serve import Server
+from secureconnect.server.transport import open_listener
+
+SWITCH_S = 0.0005
+"""How long the event loop may keep the interpreter from SQLite's writer, in bursts of pure Python. At the default of 5 ms the
+writer stored 66 entries a second beside such bursts of 2 ms, at 0.5 ms 4,548."""
+
+
+class SecureConnect(AsyncContextManagerMixin):
+    """A whole server inside this trio program, for the length of its block.
+
+    Raises on entering: ConfigError, BackendDown, StorageFull (the stores), OSError (the address).
+    Leaving the block stops it as `stop` does.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.url = ""
+        self._node: Node | None = None
+        self._server: Server | None = None
+
+    @property
+    def node(self) -> Node:
+        """Its parts. Only inside the block."""
+        assert self._node is not None, "the server is not running"
+        return self._node
+
+    @property
+    def hub(self) -> Hub:
+        """For publishing and subscribing in the same process. Only inside the block."""
+        return self.node.hub
+
+    async def stop(self) -> None:
+        """Drain for at most the grace, then end. Cancellation: ends at once."""
+        assert self._server is not None, "the server is not running"
+        self._server.stop()
+        try:
+            await self._server.wait_ended()
+        except trio.Cancelled:
+            self._server.stop()
+            raise
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncIterator[SecureConnect]:
+        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
+        ports = system_ports()
+        name = NodeId(f"node-{ports.ids.new()[:8]}")
+        listener = open_listener(self.settings.host, self.settings.port)
+        try:
+            async with open_stores(self.settings, node=name) as bundle:
+                self._node = Node(
+                    bundle,
+                    ports,
+                    self.settings,
+                    secret=_secret(self.settings),
+                    name=name,
+                    epoch=ports.clock.now_us(),
+                    bus=MemoryBus(),
+                    process=_process,
+                )
+                self.url = listener.url
+                async with trio.open_nursery() as nursery:
+                    self._server = await nursery.start(self._node.run, listener)
+                    yield self
+                    await self.stop()
+        finally:
+            listener.close()
+
+
+class AsgiApp:
+    """An ASGI 3 application that opens stores and runs a node for the length of its lifespan; `secureconnect.asgi` has one."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """`settings` None: from environment and file, read when the lifespan starts."""
+        self._settings = settings
+        self._web: Application | None = None
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        assert self._web is not None, "the lifespan has not started: run this under a server that has one"
+        await self._web(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        ports = system_ports()
+        settings = self._settings or load().settings
+        name = NodeId(f"asgi-{ports.ids.new()[:8]}")
+        async with open_stores(settings, node=name) as bundle, trio.open_nursery() as nursery:
+            node = Node(bundle, ports, settings, secret=_secret(settings), name=name, epoch=ports.clock.now_us(), bus=MemoryBus(),
+                        process=_process)  # fmt: skip
+            await nursery.start(node.run_core)
+            node.readiness.started = True
+            self._web = node.web
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            nursery.cancel_scope.cancel()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def system_ports() -> Ports:
+    """The real clock, chance, ids and threads."""
+    return Ports(SystemClock(), SystemRng(), SystemIds(), ThreadBlocking())
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings, *, node: NodeId = NodeId("command")) -> AsyncIterator[Bundle]:  # noqa: B008  # a string
+    """The stores that `settings` name, with their tables up to date. Raises: ConfigError, BackendDown, StorageFull."""
+    path = settings.sqlite_path
+    if path is None:
+        raise ConfigError("SQL_URL: networked databases are not built yet; leave it out, or use sqlite:///PATH")
+    _make_folder(path.parent)
+    async with open_embedded(path, node=node, clock=SystemClock()) as bundle:
+        yield bundle
+
+
+@asynccontextmanager
+async def open_auth(settings: Settings) -> AsyncIterator[Auth]:
+    """Accounts straight in the stores, for command lines; a server may run beside it. Raises: as `open_stores`."""
+    ports = system_ports()
+    async with open_stores(settings) as bundle:
+        yield Node(bundle, ports, settings, secret=_secret(settings), name=NodeId("command")).auth
+
+
+def _secret(settings: Settings) -> bytes:
+    return (settings.secret or kept_secret(settings.data_dir)).encode()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"DATA_DIR: cannot make {folder}: {error.strerror}; give a folder that this user may write") from error
+
+
+def _process() -> Mapping[str, object]:
+    """Tasks, descriptors and memory of this process, now."""
+    resident_pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+    return {
+        "tasks": trio.lowlevel.current_statistics().tasks_living,
+        "fds": len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0,
+        "rss_bytes": resident_pages * os.sysconf("SC_PAGE_SIZE"),
+    }

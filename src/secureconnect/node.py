@@ -1,0 +1,320 @@
+"""One node put together: stores, ports and settings in, a server out. The same runs in production and in the simulator.
+
+What is real (files, sockets, threads, the clock) is made by `app`; here nothing of it is named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import trio
+
+from secureconnect import __version__
+from secureconnect.backends.appends import Deadlines, run_announcements, run_appends
+from secureconnect.backends.bundle import Bundle
+from secureconnect.config import Settings
+from secureconnect.errors import SecureConnectError
+from secureconnect.features.access.service import Access
+from secureconnect.features.auth.passwords import Cost, Passwords
+from secureconnect.features.auth.revocations import RevocationSet
+from secureconnect.features.auth.service import Auth
+from secureconnect.features.auth.tokens import Tokens
+from secureconnect.features.conversations.service import Conversations
+from secureconnect.features.log.announcer import Announcer
+from secureconnect.features.log.lanes import Limits as LogLimits
+from secureconnect.features.log.service import Log
+from secureconnect.features.log.source import LogSource
+from secureconnect.features.messages.service import Messages
+from secureconnect.hub import Bus, Hub
+from secureconnect.hub import Limits as HubLimits
+from secureconnect.ids import ConversationId, NodeId
+from secureconnect.observe.metrics import Metrics
+from secureconnect.ports import Blocking, Clock, Ids, Listener, Rng
+from secureconnect.server import polling
+from secureconnect.server.dispatch import Dispatcher
+from secureconnect.server.endpoints import Context, Endpoint
+from secureconnect.server.exchange import Exchange
+from secureconnect.server.front import Front
+from secureconnect.server.front_connection import FrontLimits
+from secureconnect.server.health import Dependency, NodeHealth, Prober, Readiness
+from secureconnect.server.origins import Origins, TrustedProxies
+from secureconnect.server.router import Router
+from secureconnect.server.routes import auth as auth_routes
+from secureconnect.server.routes import conversations as conversation_routes
+from secureconnect.server.routes import messages as message_routes
+from secureconnect.server.routes import system as system_routes
+from secureconnect.server.serve import Server
+from secureconnect.server.web import make_app
+from secureconnect.server.websocket import Gateway, GatewayLimits
+from secureconnect.server.wire import Response
+
+REVOCATIONS_PERIOD_S = 1.0
+"""Between two looks for sessions that other nodes, or a command line, ended: a revocation holds everywhere within 2 s."""
+PURGE_PERIOD_S = 600.0
+"""Between two sweeps of login sessions that ended long ago."""
+FLUSH_S = 5.0
+"""For appends that had begun when the server ended: one store call's deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the simulator replaces, beside the transport and the stores."""
+
+    clock: Clock
+    rng: Rng
+    ids: Ids
+    blocking: Blocking
+
+
+class Node:
+    """The parts, made and wired; `run` owns their tasks. Public attributes are for tests, drills and embedders."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        ports: Ports,
+        settings: Settings,
+        *,
+        secret: bytes,
+        name: NodeId,
+        epoch: int = 0,
+        bus: Bus | None = None,
+        password_cost: Cost = Cost(),  # noqa: B008  # frozen
+        process: Callable[[], Mapping[str, object]] = dict,
+    ) -> None:
+        """`epoch` grows with every start of a node of this name. `process` shows the process for health."""
+        self.name, self.settings, self._bundle, self._ports = name, settings, bundle, ports
+        self.metrics = Metrics()
+        self.readiness = Readiness()
+        self.hub = Hub(
+            node=name,
+            random=ports.rng.random,
+            limits=_hub_limits(settings),
+            sources={"conversation:": LogSource(bundle.log)},
+            bus=bus,
+            digests=bundle.digests,
+            epoch=epoch,
+        )
+        self._make_features(secret, password_cost)
+        self.sql = Dependency("sql")
+        self.health = NodeHealth(
+            name,
+            __version__,
+            ports.clock,
+            self.readiness,
+            {"sql": self.sql},
+            self._queues,
+            self._ledger,
+            process,
+            self.metrics.render,
+        )
+        self.dispatcher = Dispatcher(request_deadline_s=settings.request_deadline_s, observe=self._answered)
+        self._make_faces()
+        self._watch()
+
+    def _make_features(self, secret: bytes, password_cost: Cost) -> None:
+        bundle, ports, settings = self._bundle, self._ports, self.settings
+        self.access = Access(bundle.conversations, trio.current_time)
+        self.log = Log(bundle.log, self.hub, now_s=trio.current_time, limits=LogLimits(total_s=settings.store_deadline_s))
+        self.announcer = Announcer(bundle.announcements, self.log.append)
+        self.revocations = RevocationSet(ports.clock)
+        self.auth = Auth(
+            bundle.users,
+            bundle.sessions,
+            self.revocations,
+            passwords=Passwords(ports.blocking, ports.rng, cost=password_cost),
+            tokens=Tokens(secret, ports.clock, access_token_s=settings.access_token_s),
+            clock=ports.clock,
+            ids=ports.ids,
+            rng=ports.rng,
+            signal=self.hub.signal,
+            refresh_token_s=settings.refresh_token_s,
+            sessions_per_user_max=settings.sessions_per_user_max,
+        )
+        self.conversations = Conversations(
+            bundle.conversations,
+            self.access,
+            bundle.directory,
+            self.announcer,
+            clock=ports.clock,
+            ids=ports.ids,
+            signal=self.hub.signal,
+            publish=self.hub.publish,
+        )
+        self.messages = Messages(self.log, self.access, clock=ports.clock, ids=ports.ids)
+
+    def _make_faces(self) -> None:
+        settings, clock, ids = self.settings, self._ports.clock, self._ports.ids
+        self.polls = polling.Polls(self.hub, self.access, polls_max=settings.sockets_max)
+        self.endpoints: Sequence[Endpoint] = (
+            *auth_routes.endpoints(self.auth),
+            *conversation_routes.endpoints(self.conversations),
+            *message_routes.endpoints(self.messages),
+            *polling.endpoints(self.polls),
+            *system_routes.endpoints(self.health, lambda: self.endpoints, metrics_token=settings.metrics_token),
+        )
+        origins = Origins(settings.origins)
+        router = Router(self.endpoints)
+        self.exchange = Exchange(
+            router,
+            self.dispatcher,
+            authenticate=self.auth.verify,
+            clock=clock,
+            ids=ids,
+            origins=origins,
+            proxies=TrustedProxies(settings.trusted_proxies),
+        )
+        self.gateway = Gateway(
+            hub=self.hub,
+            dispatcher=self.dispatcher,
+            endpoints={row.name: row for row in self.endpoints},
+            authenticate=self.auth.verify,
+            check=self.auth.check,
+            access=self.access,
+            clock=clock,
+            ids=ids,
+            node=self.name,
+            limits=_gateway_limits(settings),
+            origins=origins,
+        )
+        self.web = make_app(self.exchange, body_bytes_max=settings.request_body_bytes_max)
+        self.front = Front(self.exchange, gateway=self.gateway, web=self.web, clock=clock, limits=_front_limits(settings))
+        self.hub.on_signal("membership", self._membership_changed)
+        self.hub.on_signal("session.ended", self.auth.heard)
+
+    async def run(self, listener: Listener, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve `listener` until the Server that `task_status` is given is stopped. Requests are accepted when it says started.
+
+        The stores must stay open until this returns. Raises: BackendDown when the revocations cannot be read at the start.
+        Cancellation: ends at once; what was acknowledged is stored.
+        """
+        await self.revocations.load(self._bundle.revocations)
+        server = Server(listener, self.front, self.gateway, readiness=self.readiness, grace_s=self.settings.shutdown_grace_s)
+        async with trio.open_nursery() as core:
+            await core.start(self._core)
+            await core.start(self.gateway.run)
+            await core.start(server.run)
+            task_status.started(server)
+            await server.wait_ended()
+            with trio.move_on_after(FLUSH_S):
+                await self.log.pipeline.drained()
+            core.cancel_scope.cancel()
+
+    async def run_core(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Everything but a listener of its own and sockets: for who brings requests in another way (ASGI)."""
+        await self.revocations.load(self._bundle.revocations)
+        await self._core(task_status=task_status)
+
+    async def _core(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        deadlines = Deadlines(attempt_s=self.settings.store_attempt_deadline_s, sweep_s=self.settings.store_deadline_s)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.hub.run)
+            await nursery.start(lambda task_status: run_appends(self.log.pipeline, deadlines=deadlines, task_status=task_status))
+            nursery.start_soon(lambda: run_announcements(self.announcer, deadlines=deadlines))
+            await nursery.start(Prober(self.sql, self._bundle.probe, self._ports.clock).run)
+            nursery.start_soon(self._follow_revocations)
+            nursery.start_soon(self._purge)
+            task_status.started()
+
+    async def _follow_revocations(self) -> None:
+        while True:
+            await trio.sleep(REVOCATIONS_PERIOD_S)
+            with suppress(SecureConnectError), trio.move_on_after(self.settings.store_deadline_s):
+                await self.auth.follow_revocations(self._bundle.revocations)
+
+    async def _purge(self) -> None:
+        while True:
+            await trio.sleep(PURGE_PERIOD_S)
+            with suppress(SecureConnectError), trio.move_on_after(self.settings.store_deadline_s):
+                await self.auth.purge()
+
+    def _membership_changed(self, data: bytes) -> None:
+        self.access.forget(ConversationId(json.loads(data)["conversation_id"]))
+
+    # -- what it tells of itself
+    def _answered(self, endpoint: Endpoint, context: Context, response: Response, seconds: float) -> None:
+        method = endpoint.method if context.via == "http" else "SOCKET"
+        self.metrics.answered(method=method, endpoint=endpoint.path, status=response.status, seconds=seconds)
+
+    def _queues(self) -> Mapping[str, object]:
+        hub = self.hub.statistics()
+        own = {
+            "hub_channels": {"depth": hub.queued_max, "bound": hub.queue_max, "full_total": hub.full_total},
+            "hub_bytes": {"depth": hub.queued_bytes, "bound": hub.queue_bytes_max, "full_total": hub.full_total},
+            "sockets": {
+                "depth": self.gateway.sockets,
+                "bound": self.settings.sockets_max,
+                "full_total": self.gateway.counters.refused,
+            },
+            "polls": {"depth": self.polls.waiting, "bound": self.settings.sockets_max, "full_total": 0},
+        }
+        return {**own, **self._bundle.queues()}
+
+    def _ledger(self) -> Mapping[str, object]:
+        ledger = self.hub.ledger
+        return {
+            "published": ledger.published,
+            "delivered": ledger.delivered,
+            "dropped": dict(ledger.dropped),
+            "pending": ledger.pending,
+            "replayed": ledger.replayed,
+            "polled": ledger.polled,
+        }
+
+    def _watch(self) -> None:
+        watch, ledger, counters = self.metrics.watch, self.hub.ledger, self.dispatcher.counters
+        watch("request_timeout_total", lambda: counters.timeouts)
+        watch("secureconnect_unexpected_exceptions_total", self.unexpected)
+        watch("websocket_connections", lambda: self.gateway.sockets)
+        watch("chat_websocket_disconnection_total", lambda: dict(self.gateway.counters.closed))
+        watch("chat_client_message_dropped_total", lambda: dict(ledger.dropped))
+        watch("secureconnect_ledger_published_total", lambda: ledger.published)
+        watch("secureconnect_ledger_delivered_total", lambda: ledger.delivered)
+        watch("secureconnect_ledger_pending", lambda: ledger.pending)
+        watch("secureconnect_ledger_replayed_total", lambda: ledger.replayed)
+        watch("secureconnect_ledger_polled_total", lambda: ledger.polled)
+        watch("chat_broadcast_channel_length", lambda: self.hub.statistics().queued)
+
+    def unexpected(self) -> int:
+        """Exceptions since the start that are bugs: each was logged, answered, and ended nobody else."""
+        return self.dispatcher.counters.unexpected + self.front.unexpected + self.gateway.counters.unexpected
+
+
+def _hub_limits(settings: Settings) -> HubLimits:
+    return HubLimits(
+        queue_max=settings.channel_queue_max,
+        queue_bytes_max=settings.channel_queues_bytes_max,
+        outbox_messages_max=settings.outbox_messages_max,
+        outbox_bytes_max=settings.outbox_bytes_max,
+        replay_entries_max=settings.replay_entries_max,
+        replay_wait_s=settings.write_deadline_s,
+        write_wait_s=settings.write_deadline_s,
+        read_deadline_s=settings.store_deadline_s,
+        reserve_wait_s=settings.store_deadline_s,
+    )
+
+
+def _gateway_limits(settings: Settings) -> GatewayLimits:
+    return GatewayLimits(
+        sockets_max=settings.sockets_max,
+        message_bytes_max=settings.socket_message_bytes_max,
+        outbox_messages_max=settings.outbox_messages_max,
+        outbox_bytes_max=settings.outbox_bytes_max,
+        handshake_deadline_s=settings.handshake_deadline_s,
+        write_deadline_s=settings.write_deadline_s,
+        idle_s=settings.socket_idle_s,
+        ping_s=settings.socket_ping_s,
+        close_s=settings.close_deadline_s,
+    )
+
+
+def _front_limits(settings: Settings) -> FrontLimits:
+    return FrontLimits(
+        body_bytes_max=settings.request_body_bytes_max,
+        head_deadline_s=settings.handshake_deadline_s,
+        write_deadline_s=settings.write_deadline_s,
+        request_deadline_s=settings.request_deadline_s,
+    )

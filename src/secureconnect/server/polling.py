@@ -1,0 +1,297 @@
+"""Long polls: the same events under the same numbers as on a socket, for clients whose sockets do not work.
+
+A poll is a short-lived member of the hub: it takes its places behind the positions that the client brings, collects what the feed
+gives, and goes. So nothing is kept between two polls, any node can serve the next one, and switching between socket and poll
+loses and repeats nothing in conversation channels. The answer's `after` is what the next poll should bring: it moves only with
+events that the answer contains, or past those that cannot come, which a `gap` event says.
+
+A poll may wait for a minute, so what a socket hears of meanwhile binds it too: a removed member's place is taken away, and the
+end of the login session ends the poll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+import trio
+
+from secureconnect.errors import AtCapacity, NotAuthenticated
+from secureconnect.features.access.service import Access
+from secureconnect.features.auth.model import Identity
+from secureconnect.hub import Frame, Hub, Peer, Place
+from secureconnect.ids import ConversationId, UserId, conversation_channel
+from secureconnect.observe import stage
+from secureconnect.server.admission import (
+    EVERYTHING,
+    After,
+    MembershipChanged,
+    Places,
+    SessionEnded,
+    admit,
+    everything,
+    read_after,
+    read_channels,
+    read_signal,
+)
+from secureconnect.server.endpoints import Context, Endpoint
+from secureconnect.server.session import event
+from secureconnect.server.wire import encode
+
+POLLS_MAX = 1000
+"""Polls waiting at once, a kind of connection of its own (failure-policy.md §1)."""
+WAIT_S_MAX = 60.0
+CHANNELS_MAX = 1000
+"""Of one poll: each costs a place in the hub for as long as it waits."""
+EVENTS_MAX = 1000
+"""Of one answer; the next poll brings the rest."""
+EVENTS_BYTES_MAX = 1 << 20
+"""Of one answer; a single larger event still goes out, alone."""
+REPLAY_S = 1.0
+"""How long an answer that has something waits for the rest of what was missed, so that catching up takes few round trips."""
+
+
+class PollParams(msgspec.Struct):
+    """`channels`: names separated by commas, a list, or `all`. `after`: `channel:position` separated by commas, or an object."""
+
+    channels: str | list[str]
+    after: str | dict[str, int | str] | None = None
+    wait_s: Annotated[float, msgspec.Meta(ge=0)] = 25.0
+
+    def __post_init__(self) -> None:
+        self.wait_s = _clamped(self.wait_s)
+
+
+class MessagesPollParams(msgspec.Struct):
+    """`after`: the sequence up to which the client has everything."""
+
+    conversation_id: ConversationId
+    after: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    wait_s: Annotated[float, msgspec.Meta(ge=0)] = 25.0
+
+    def __post_init__(self) -> None:
+        self.wait_s = _clamped(self.wait_s)
+
+
+class PollResult(msgspec.Struct):
+    """`events`: envelopes as on the socket. `after`: what the next poll should bring."""
+
+    events: list[dict[str, object]]
+    after: dict[str, int | str]
+
+
+class Polls:
+    """The polls of one node."""
+
+    def __init__(self, hub: Hub, access: Access, *, polls_max: int = POLLS_MAX) -> None:
+        self._hub = hub
+        self._access = access
+        self._polls_max = polls_max
+        self._users: dict[UserId, dict[_Poll, None]] = {}
+        self.waiting = 0
+        hub.on_signal("session.ended", self._session_ended)
+        hub.on_signal("membership", self._membership_changed)
+
+    async def realtime(self, context: Context, params: PollParams) -> msgspec.Raw:
+        """`realtime.poll`. Raises: BadRequest, NotFound, Forbidden, NotAuthenticated, AtCapacity, Unavailable."""
+        names = read_channels(params.channels, most=CHANNELS_MAX)
+        return await self._answer(context.me, names, read_after(params.after), params.wait_s, _anything)
+
+    async def messages(self, context: Context, params: MessagesPollParams) -> msgspec.Raw:
+        """`messages.poll`: the same for one conversation, messages only."""
+        channel = conversation_channel(params.conversation_id)
+        after: After | None = None if params.after is None else {channel: params.after}
+        return await self._answer(context.me, {channel: None}, after, params.wait_s, _is_message)
+
+    async def _answer(
+        self, me: Identity, names: Mapping[str, None], after: After | None, wait_s: float, wants: Callable[[Frame], bool]
+    ) -> msgspec.Raw:
+        if self.waiting >= self._polls_max:
+            raise AtCapacity(retry_after_s=5.0)
+        collector = _Collector(wants)
+        peer = self._hub.connect(collector, polls=True)
+        poll = _Poll(me, peer, collector)
+        self.waiting += 1
+        self._users.setdefault(me.user, {})[poll] = None
+        try:
+            stage.at("join")
+            await poll.join(self._access, names, after or {})
+            if after is not None:
+                stage.at("wait")
+                await poll.wait(wait_s)
+        finally:
+            peer.close()
+            self.waiting -= 1
+            self._forget(me.user, poll)
+        if poll.is_revoked:
+            raise NotAuthenticated("The login session was ended", code="TOKEN_REVOKED")
+        return _result(collector.payloads, {**poll.positions, **collector.positions})
+
+    def _forget(self, user: UserId, poll: _Poll) -> None:
+        of_user = self._users[user]
+        del of_user[poll]
+        if not of_user:
+            del self._users[user]
+
+    def _session_ended(self, data: bytes) -> None:
+        ended = read_signal(data, SessionEnded)
+        for poll in list(self._users.get(ended.user_id, ())) if ended is not None else ():
+            if ended is not None and poll.me.session == ended.session_id:
+                poll.revoke()
+
+    def _membership_changed(self, data: bytes) -> None:
+        changed = read_signal(data, MembershipChanged)
+        if changed is not None and changed.change == "removed":
+            for poll in self._users.get(changed.user_id, ()):
+                poll.places.withdraw(conversation_channel(changed.conversation_id))
+
+
+class _Poll:
+    """One poll under way."""
+
+    __slots__ = ("_collector", "_missed", "is_revoked", "me", "places", "positions")
+
+    def __init__(self, me: Identity, peer: Peer, collector: _Collector) -> None:
+        self.me = me
+        self.places = Places(peer)
+        self.positions: dict[str, int | str] = {}
+        """Up to where the client has everything, as far as joining tells."""
+        self.is_revoked = False
+        self._collector = collector
+        self._missed = 0
+
+    async def join(self, access: Access, names: Mapping[str, None], after: After) -> None:
+        """Take a place in each channel behind the client's position. Raises: as `Places.take` and `admit`."""
+        with self.places.taking():
+            allowed: dict[str, int | None] = {}
+            if EVERYTHING in names:
+                allowed.update(await everything(access, self.me.user))
+            allowed.update((name, allowed.get(name)) for name in names if name != EVERYTHING)
+            for channel, known_first in allowed.items():
+                first = await admit(access, self.me.user, channel) if known_first is None else known_first
+                self._joined(channel, after.get(channel), await self.places.take(channel, after=after.get(channel), first=first))
+
+    def _joined(self, channel: str, known: int | str | None, place: Place) -> None:
+        if known is None or not place.recovered:
+            self.positions[channel] = place.position
+        else:
+            self.positions[channel] = known  # what was missed up to the end is still to come
+            self._missed += place.missed
+        if not place.recovered:
+            data = {"channel": channel, "after": place.position, "cause": "reset" if place.reset else "not_kept"}
+            self._collector.put(event("gap", data, channel=channel))
+
+    async def wait(self, wait_s: float) -> None:
+        """Let events come; wait for one, then briefly for the rest of what was missed."""
+        collector = self._collector
+        self.places.peer.start(tuple(self.positions))
+        with trio.move_on_after(wait_s):
+            while not collector.payloads and not collector.is_full:
+                await collector.more()
+        with trio.move_on_after(min(REPLAY_S, wait_s)):
+            while collector.payloads and collector.seen < self._missed and not collector.is_full:
+                await collector.more()
+
+    def revoke(self) -> None:
+        self.is_revoked = True
+        self._collector.hang_up("token_revoked")
+
+
+class _Collector:
+    """A hub sink that keeps what it gets until the answer is made; full, it refuses, and the next poll reads from there."""
+
+    def __init__(self, wants: Callable[[Frame], bool]) -> None:
+        self.payloads: list[bytes] = []
+        self.positions: dict[str, int | str] = {}
+        self.seen = 0
+        self.is_full = False
+        self._wants = wants
+        self._bytes = 0
+        self._changed = trio.Event()
+
+    def put(self, payload: bytes) -> None:
+        """An event of our own."""
+        self.payloads.append(payload)
+
+    def offer(self, frames: Sequence[Frame], *, droppable: bool) -> bool:
+        size = sum(len(frame.payload) for frame in frames if self._wants(frame))
+        if self.is_full or (self._bytes and self._bytes + size > EVENTS_BYTES_MAX):
+            if not droppable:
+                self._end()
+            return False
+        for frame in frames:
+            if frame.position is not None:
+                self.positions[frame.channel] = frame.position
+            if self._wants(frame):
+                self.payloads.append(frame.payload)
+        self.seen += len(frames)
+        self._bytes += size
+        if len(self.payloads) >= EVENTS_MAX:
+            self.is_full = True
+        self._changed.set()
+        return True
+
+    async def wait_room(self, frames: Sequence[Frame]) -> None:
+        """There will be none: the poll is about to be answered, and its end cancels this."""
+        await trio.sleep_forever()
+
+    def hang_up(self, reason: str) -> None:
+        self._end()
+
+    async def more(self) -> None:
+        """Until something was put in, or nothing more will be."""
+        await self._changed.wait()
+        self._changed = trio.Event()
+
+    def _end(self) -> None:
+        self.is_full = True
+        self._changed.set()
+
+
+def _clamped(wait_s: float) -> float:
+    if not wait_s >= 0:
+        raise ValueError("wait_s must be a number of seconds, 0 or more")
+    return min(wait_s, WAIT_S_MAX)
+
+
+def _anything(frame: Frame) -> bool:
+    return True
+
+
+def _is_message(frame: Frame) -> bool:
+    return frame.event.startswith("message.") or frame.event == "gap"
+
+
+def _result(payloads: Sequence[bytes], after: After) -> msgspec.Raw:
+    """The envelopes are spliced in as they are: nobody decodes them here."""
+    return msgspec.Raw(b'{"events":[%b],"after":%b}' % (b",".join(payloads), encode(after)))
+
+
+def endpoints(polls: Polls) -> list[Endpoint]:
+    return [
+        Endpoint(
+            name="realtime.poll",
+            method="GET",
+            path="/v1/realtime/poll",
+            also=(("POST", "/v1/realtime/poll"),),
+            params=PollParams,
+            call=polls.realtime,
+            result=PollResult,
+            deadline="poll",
+            parallel=True,
+            summary="Wait for events of many channels; without `after` the answer is where they end now",
+        ),
+        Endpoint(
+            name="messages.poll",
+            method="GET",
+            path="/v1/messages/poll",
+            params=MessagesPollParams,
+            call=polls.messages,
+            result=PollResult,
+            permission="member",
+            deadline="poll",
+            parallel=True,
+            summary="Wait for messages of one conversation",
+        ),
+    ]

@@ -1,0 +1,116 @@
+"""Health, figures and the schema: bare documents for machines, asked for without a login."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from secureconnect.errors import NotAuthenticated
+from secureconnect.observe.metrics import CONTENT_TYPE
+from secureconnect.server import openapi
+from secureconnect.server.endpoints import Context, Document, Endpoint, Handler, NoParams
+from secureconnect.server.wire import encode
+
+Answered = tuple[int, Mapping[str, object]]
+"""An HTTP status and what to show."""
+
+
+class Health(Protocol):
+    """What a node tells of itself."""
+
+    def live(self) -> Answered:
+        """The event loop turns."""
+        ...
+
+    def ready(self) -> Answered:
+        """Send new traffic here?"""
+        ...
+
+    def graph(self) -> Answered:
+        """Everything it needs, and how that is."""
+        ...
+
+    def summary(self) -> Answered:
+        """In the form of the original's `/health`."""
+        ...
+
+    def metrics(self) -> bytes:
+        """Prometheus' text format."""
+        ...
+
+
+class MetricsParams(msgspec.Struct):
+    """`authorization`: the header, `Bearer <METRICS_TOKEN>`."""
+
+    authorization: str = ""
+
+
+def endpoints(health: Health, table: Callable[[], Sequence[Endpoint]], *, metrics_token: str | None = None) -> list[Endpoint]:
+    """`table`: every operation there is, for the schema, which is made once. `metrics_token`: who scrapes must bring it."""
+    schema: list[bytes] = []
+
+    async def live(context: Context, params: NoParams) -> Document:
+        return _shown(health.live())
+
+    async def ready(context: Context, params: NoParams) -> Document:
+        return _shown(health.ready())
+
+    async def graph(context: Context, params: NoParams) -> Document:
+        return _shown(health.graph())
+
+    async def summary(context: Context, params: NoParams) -> Document:
+        return _shown(health.summary())
+
+    async def metrics(context: Context, params: MetricsParams) -> Document:
+        if metrics_token is not None:
+            scheme, _, token = params.authorization.partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), metrics_token.encode()):
+                raise NotAuthenticated("METRICS_TOKEN is required as a bearer token")
+        return Document(health.metrics(), CONTENT_TYPE)
+
+    async def describe(context: Context, params: NoParams) -> Document:
+        if not schema:
+            schema.append(openapi.document(table()))
+        return Document(schema[0])
+
+    from_header = {"authorization": "authorization"}
+    return [
+        _row("system.livez", "/livez", live, "The event loop turns"),
+        _row("system.readyz", "/readyz", ready, "Send new traffic here?"),
+        _row("system.healthz", "/healthz", graph, "The dependency graph"),
+        _row("system.health", "/health", summary, "Health, in the original's form"),
+        _row("system.metrics", "/metrics", metrics, "Figures for Prometheus", params=MetricsParams, headers=from_header),
+        _row("system.openapi", "/openapi.json", describe, "This schema"),
+    ]
+
+
+def _row(
+    name: str,
+    path: str,
+    call: Handler,
+    summary: str,
+    *,
+    params: type[msgspec.Struct] = NoParams,
+    headers: Mapping[str, str] | None = None,
+) -> Endpoint:
+    return Endpoint(
+        name=name,
+        method="GET",
+        path=path,
+        params=params,
+        call=call,
+        permission="public",
+        rate="none",
+        bare=True,
+        socket=False,
+        headers=headers or {},
+        summary=summary,
+    )
+
+
+def _shown(answered: Answered) -> Document:
+    status, shown = answered
+    return Document(encode(shown), status=status)

@@ -1,0 +1,233 @@
+"""What a socket listens to, and the socket's own methods: subscribe, unsubscribe, typing.
+
+They are rows like all others, run by dispatch; what they need beside the ordinary context is the socket's `Subscriptions`. A row
+may leave something to be done in the very step in which its answer was queued (`after_answer`): so the answer to `subscribe`
+stands in front of the first replayed event.
+
+One's own `user:` channel is always subscribed, but a client that comes back brings its position there only with its first
+`subscribe`. So the place is taken at authentication and nothing is lost from then on, while events of it are held until the first
+command, or `HOLD_S`: enough for the client to say where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+import msgspec
+import trio
+
+from secureconnect.errors import Forbidden, SecureConnectError, TooLarge, Unavailable
+from secureconnect.features.access.service import Access
+from secureconnect.hub import Frame, Hub, Peer, Place
+from secureconnect.ids import ConversationId, UserId, conversation_channel, user_channel
+from secureconnect.server.admission import EVERYTHING, After, Places, admit, everything, read_after, read_channels
+from secureconnect.server.endpoints import Context, Endpoint, Handler
+from secureconnect.server.session import event
+from secureconnect.server.wire import error_object
+
+HOLD_S = 0.5
+"""A client subscribes within a round trip of `hello`; who only listens gets its first event at most this late, once."""
+BREATH = 64
+"""Channels taken between two breaths of the event loop: places in open channels are taken without waiting."""
+
+
+class Subscriptions:
+    """The channels of one socket. `follows_all`: conversations that the user joins later belong to them."""
+
+    __slots__ = ("_access", "_channels_max", "_is_held", "_late", "_places", "_user", "follows_all")
+
+    def __init__(self, peer: Peer, access: Access, user: UserId, *, channels_max: int) -> None:
+        self.follows_all = False
+        self._places = Places(peer)
+        self._access = access
+        self._user = user
+        self._channels_max = channels_max
+        self._is_held = False
+        self._late: dict[str, int | str | None] | None = None
+
+    async def open(self) -> None:
+        """Take the place in one's own channel; its events are held until `release`. Raises: Unavailable."""
+        with self._places.taking():
+            await self._places.take(user_channel(self._user), after=None, first=1)
+        self._is_held = True
+
+    def release(self) -> None:
+        """Let the events of one's own channel come. Idempotent."""
+        if self._is_held:
+            self._is_held = False
+            self._places.peer.start((user_channel(self._user),))
+
+    @property
+    def is_held(self) -> bool:
+        return self._is_held
+
+    def start(self, channels: Mapping[str, object]) -> None:
+        """Replay what is missed, then go on live."""
+        self._places.peer.start(tuple(channels))
+
+    def withdraw(self, channel: str) -> bool:
+        """The user may not listen any more. False: did not."""
+        return self._places.withdraw(channel)
+
+    def leave(self, names: Mapping[str, object]) -> list[str]:
+        """Unsubscribe; one's own channel stays. Returns those that were left."""
+        if EVERYTHING in names:
+            self.follows_all = False
+            names = dict.fromkeys(self._places.peer.channels())
+        return [name for name in names if name != user_channel(self._user) and self._places.peer.leave(name)]
+
+    async def subscribe(self, names: Mapping[str, object], after: After) -> tuple[dict[str, Shown], dict[str, None]]:
+        """Take places. Returns the answer for each channel, and those to `start` once the answer is queued.
+
+        Raises: Unavailable when `all` cannot be known. Cancellation and errors: the places taken here are given up again.
+        """
+        was_held, self._is_held = self._is_held, False  # the end of this command decides when one's own channel starts
+        own = user_channel(self._user)
+        known, fresh = dict.fromkeys(self._places.peer.channels()), dict[str, None]()
+        was_following = self.follows_all
+        try:
+            with self._places.taking():
+                answers: dict[str, Shown] = {}
+                if was_held and own in after:
+                    answers[own] = await self._resume_own(after[own])
+                for count, (channel, first) in enumerate((await self._wanted(names)).items(), 1):
+                    if channel not in answers:
+                        answers[channel] = await self._take(channel, after.get(channel), first, known, fresh)
+                    if count % BREATH == 0:
+                        await trio.lowlevel.checkpoint()
+                for channel in [name for name in fresh if self._places.is_withdrawn(name)]:
+                    del fresh[channel]
+                    answers[channel] = _refused(Forbidden("You are not a member of this conversation"))
+        except BaseException:
+            self.follows_all, self._is_held = was_following, was_held
+            self._places.peer.start((own,) if was_held else ())
+            for channel in fresh:
+                self._places.peer.leave(channel)
+            raise
+        return answers, fresh | ({own: None} if was_held else {})
+
+    async def _resume_own(self, after: int | str) -> Shown:
+        """Nothing of one's own channel was sent yet, so its place can begin where the client says."""
+        own = user_channel(self._user)
+        self._places.peer.leave(own)
+        return _placed(await self._places.take(own, after=after, first=1))
+
+    async def _take(
+        self, channel: str, after: int | str | None, first: int | None, known: Mapping[str, None], fresh: dict[str, None]
+    ) -> Shown:
+        """The answer for one channel; what was taken here joins `fresh`."""
+        if channel not in known and len(known) + len(fresh) >= self._channels_max:
+            return _refused(TooLarge(f"A socket listens to at most {self._channels_max} channels"))
+        try:
+            allowed = await admit(self._access, self._user, channel) if first is None else first
+            place = await self._places.take(channel, after=after, first=allowed)
+        except SecureConnectError as error:
+            if isinstance(error, Unavailable) and self.follows_all:
+                self._late = {**(self._late or {}), channel: after}
+            return _refused(error)
+        if channel not in known:
+            fresh[channel] = None
+        return _placed(place)
+
+    def take_late(self) -> Mapping[str, int | str | None]:
+        """Conversations of `all` that could not be joined just now, with the client's positions: to be followed later."""
+        late, self._late = self._late, None
+        return late or {}
+
+    async def follow(self, channel: str, after: int | str | None) -> bytes | None:
+        """Join a conversation that belongs to `all` since just now. Returns the event that says so; None: nothing to do.
+
+        Raises: as `admit`.
+        """
+        if not self.follows_all or channel in self._places.peer.channels():
+            return None
+        with self._places.taking():
+            first = await admit(self._access, self._user, channel)
+            place = await self._places.take(channel, after=after, first=first)
+        return event("subscribed", {"channel": channel, **_placed(place)}, channel=channel)
+
+    async def _wanted(self, names: Mapping[str, object]) -> dict[str, int | None]:
+        """Each channel with the lowest sequence that may be read, None where that is still to be asked."""
+        wanted: dict[str, int | None] = {}
+        if EVERYTHING in names:
+            self.follows_all = True  # before the question: who is added during it is caught by one of the two
+            wanted.update(await everything(self._access, self._user))
+        for name in names:
+            if name != EVERYTHING:
+                wanted.setdefault(name, None)
+        return wanted
+
+
+Shown: TypeAlias = dict[str, object]
+"""One channel's part of the answer to `subscribe`."""
+
+
+def _placed(place: Place) -> Shown:
+    shown: Shown = {"sequence": place.position, "first": place.first, "recovered": place.recovered, "missed": place.missed}
+    if isinstance(place.position, str):
+        shown["position"] = place.position  # as the events of such channels call it
+    return shown | {"reset": True} if place.reset else shown
+
+
+def _refused(error: SecureConnectError) -> Shown:
+    return {"error": error_object(error)}
+
+
+@dataclass(slots=True, kw_only=True)
+class SocketContext(Context):
+    """The context of a command on a native socket. `after_answer` runs in the step in which the answer was queued."""
+
+    subscriptions: Subscriptions
+    after_answer: Callable[[], None] | None = None
+
+
+class SubscribeParams(msgspec.Struct):
+    """`channels`: a list of names, or `all`. `after`: the position up to which the client has everything, by channel."""
+
+    channels: str | list[str]
+    after: str | dict[str, int | str] | None = None
+
+
+class UnsubscribeParams(msgspec.Struct):
+    """`channels`: a list of names, or `all`."""
+
+    channels: str | list[str]
+
+
+class TypingParams(msgspec.Struct):
+    conversation_id: ConversationId
+    is_typing: bool = True
+
+
+def socket_methods(hub: Hub, access: Access, *, channels_max: int) -> list[Endpoint]:
+    """The methods that a socket has beside the table."""
+
+    async def subscribe(context: Context, params: SubscribeParams) -> object:
+        assert isinstance(context, SocketContext)
+        names = read_channels(params.channels, most=channels_max)
+        answers, fresh = await context.subscriptions.subscribe(names, read_after(params.after) or {})
+        context.after_answer = partial(context.subscriptions.start, fresh)
+        return {"channels": answers}
+
+    async def unsubscribe(context: Context, params: UnsubscribeParams) -> object:
+        assert isinstance(context, SocketContext)
+        return {"channels": context.subscriptions.leave(read_channels(params.channels, most=channels_max))}
+
+    async def typing(context: Context, params: TypingParams) -> object:
+        user, channel = context.me.user, conversation_channel(params.conversation_id)
+        await admit(access, user, channel)
+        data = {"conversation_id": params.conversation_id, "user_id": user, "is_typing": params.is_typing}
+        hub.send(channel, Frame(event("typing", data, channel=channel), channel, "typing"), coalesce=user)
+        return {}
+
+    def row(name: str, params: type[msgspec.Struct], call: Handler) -> Endpoint:
+        return Endpoint(name=name, method="POST", path=f"/v1/ws#{name}", params=params, call=call)
+
+    return [
+        row("subscribe", SubscribeParams, subscribe),
+        row("unsubscribe", UnsubscribeParams, unsubscribe),
+        row("typing", TypingParams, typing),
+    ]
