@@ -178,6 +178,10 @@ class ConfigError(SecureConnectError):
     code: ClassVar[str] = "CONFIG_ERROR"
 
 
+class CannotListen(ConfigError):
+    """The address is taken, forbidden, or none of this machine's."""
+
+
 CODES: dict[str, str] = {
     "INTERNAL_ERROR": "An unexpected error in the server; it is logged and counted.",
     "VALIDATION_ERROR": "A field is missing or wrong; details.field names it.",

@@ -214,14 +214,14 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         done = run(tmp_path, "serve", "--port", str(port))
     assert done.returncode == 1
     assert done.stdout == ""
-    assert f"PORT: cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert f"SECURECONNECT_PORT: port {port} is taken by another program" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_an_address_that_this_machine_does_not_have_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, "serve", "--host", "192.0.2.1", "--port", "0")
     assert done.returncode == 1
-    assert "HOST: cannot listen on 192.0.2.1:0" in done.stderr
+    assert "SECURECONNECT_HOST: '192.0.2.1' is no address of this machine" in done.stderr
 
 
 def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -6,19 +6,10 @@ nobody to say goodbye to, and the first one ends it.
 
 from __future__ import annotations
 
-import errno
 from typing import Literal
 
-from secureconnect.commands.terminal import DONE, FAILED, Source, buildable, complain, leaves
-from secureconnect.config import Settings, without_effect
-
-CANNOT_LISTEN = {
-    errno.EADDRINUSE: "PORT",
-    errno.EACCES: "PORT",
-    errno.EADDRNOTAVAIL: "HOST",
-    errno.EAFNOSUPPORT: "HOST",
-}
-"""Errors of bind(2), and the setting to look at."""
+from secureconnect.commands.terminal import DONE, FAILED, Source, buildable
+from secureconnect.config import without_effect
 
 
 def serve(
@@ -53,22 +44,4 @@ def serve(
     log.configure(level=settings.log_level, format=settings.log_format)
     for name in without_effect(settings):
         structlog.get_logger("secureconnect.serve").warning("setting_without_effect_yet", name=name)
-    forced = False
-    try:
-        forced = trio.run(running.run, settings, dev)
-    except* OSError as group:
-        if not any(error.errno in CANNOT_LISTEN for error in leaves(group) if isinstance(error, OSError)):
-            raise
-        _complain_of_address(settings, group)
-        forced = True
-    return FAILED if forced else DONE
-
-
-def _complain_of_address(settings: Settings, group: BaseExceptionGroup[OSError]) -> None:
-    """A port taken, forbidden, or an address that this machine does not have: named with the setting that changes it."""
-    for error in leaves(group):
-        if isinstance(error, OSError) and error.errno in CANNOT_LISTEN:
-            name = CANNOT_LISTEN[error.errno]
-            complain(f"{name}: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
-                     f"for example --{name.lower()} {'0' if name == 'PORT' else '127.0.0.1'}")  # fmt: skip
-            return
+    return FAILED if trio.run(running.run, settings, dev) else DONE

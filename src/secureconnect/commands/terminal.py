@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from secureconnect.config import Loaded, Settings, load, not_built
-from secureconnect.errors import BadRequest, ConfigError, SecureConnectError
+from secureconnect.errors import BadRequest, CannotListen, ConfigError, SecureConnectError
 
 DONE, FAILED, MISUSE = 0, 1, 2
 
@@ -114,6 +114,9 @@ def _is_foreseen(error: BaseException) -> bool:
 
 
 def _told(error: BaseException) -> int:
+    if isinstance(error, CannotListen):
+        complain(error.message)
+        return FAILED
     if isinstance(error, ConfigError):
         problems = error.details.get("problems")
         complain(*(problems if isinstance(problems, list) else [error.message]))

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 import trio
 
-from secureconnect.errors import ConfigError
+from secureconnect.errors import CannotListen
 
 BACKLOG = 4096
 """Connections the kernel completes before we accept them; it cuts this to `net.core.somaxconn`. A storm of reconnects fits."""
@@ -144,12 +144,12 @@ class SocketListener:
 def open_listener(host: str, port: int) -> SocketListener:
     """Listen on `host`:`port` (port 0: a free one; host "": every address, IPv6 too where the machine has it).
 
-    Raises: ConfigError naming the setting when the address is unknown, taken or not permitted.
+    Raises: CannotListen naming the setting when the address is unknown, taken or not permitted.
     """
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(
+        raise CannotListen(
             f"SECURECONNECT_HOST: {host!r} is no address of this machine ({error}); for example 127.0.0.1"
         ) from error
     wanted = socket.AF_INET if host else socket.AF_INET6  # a name with both is taken by IPv4: every client can reach that
@@ -159,7 +159,7 @@ def open_listener(host: str, port: int) -> SocketListener:
     except OSError as error:
         if not host and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:  # IPv6 is known here, but switched off
             return open_listener("0.0.0.0", port)
-        raise ConfigError(_why_not(host, port, error)) from error
+        raise CannotListen(_why_not(host, port, error)) from error
 
 
 def _listening(family: int, kind: int, protocol: int, address: Any, *, both: bool) -> socket.socket:  # noqa: ANN401  # as getaddrinfo gives it

@@ -26,6 +26,17 @@ async def test_logout_ends_the_session_at_once_and_only_it() -> None:
     assert house.lets_in(second)
 
 
+async def test_who_was_let_in_is_put_out_when_the_token_has_expired() -> None:
+    """A socket asks again before each command; its token may have ended since the handshake."""
+    house = open_house()
+    identity = house.auth.verify((await house.register("ada")).access_token)
+    house.auth.check(identity)
+    house.clock.advance(3600)
+    with pytest.raises(NotAuthenticated) as caught:
+        house.auth.check(identity)
+    assert caught.value.word == "TOKEN_EXPIRED"
+
+
 async def test_logout_ends_every_token_of_the_session() -> None:
     house = open_house()
     first = await house.register("ada")
