@@ -360,6 +360,53 @@ async def test_an_ephemeral_turn_reaches_everybody_once_whatever_moves_during_th
     assert [read(socket) for socket in all_] == [[b"t"]] * 6
 
 
+async def test_who_stays_busy_after_an_ephemeral_turn_is_not_offered_it_again(rig: Rig) -> None:
+    all_ = sockets(4)
+    peers = await rig.join(*all_)
+    rig.hub.send(ROOM, Frame(b"t", ROOM, "typing"))
+    turn = rig.turn()
+    next(turn)
+    peers[0].busy()
+    for _ in turn:
+        pass
+    assert [read(socket) for socket in all_] == [[b"t"]] * 4
+    assert all_[0].frames == []
+
+
+async def test_a_return_between_two_channels_of_one_turn_is_noticed(rig: Rig) -> None:
+    """The sockets in several channels are found when the turn begins; each is looked at again when it is its turn."""
+    all_ = sockets(3)
+    peers = await rig.join(*all_, channels=("room:1", "room:2"))
+    rig.say(1, "room:1")
+    rig.say(1, "room:2")
+    turn = rig.turn()
+    next(turn)
+    assert [socket.writes for socket in all_] == [1, 1, 0]
+    peers[2].leave("room:2")
+    await rig.back(peers[2], "room:2")
+    for _ in turn:
+        pass
+    assert [len(read(socket)) for socket in all_] == [2, 2, 1]
+
+
+async def test_whoever_catches_up_stands_in_a_block_again(rig: Rig) -> None:
+    socket, started_late = RecordingSocket(), RecordingSocket()
+    (peer,) = await rig.join(socket)
+    late = rig.hub.connect(started_late)
+    await late.prepare(ROOM)
+    rig.hub.send(ROOM, Frame(b"t", ROOM, "typing"))
+    rig.turn_whole()
+    late.start([ROOM])
+    assert state(late) is State.DIRECT, "nothing numbered was missed"
+    peer.leave(ROOM)
+    rig.say(2)
+    rig.turn_whole()
+    await rig.back(peer, ROOM, after=0)
+    await wait_all_tasks_blocked()
+    assert state(peer) is State.DIRECT
+    assert read(socket) == [b"t", b"0", b"1"]
+
+
 async def test_the_ladder_drops_what_is_ephemeral_before_a_member_stops_being_live(rig: Rig) -> None:
     class NoEphemeral(RecordingSink):
         def offer(self, frames: object, *, droppable: bool) -> bool:

@@ -35,6 +35,9 @@ step = st.one_of(
     st.tuples(st.just("back"), channel, client),
     st.tuples(st.just("stall"), st.sampled_from(("0", "1", "7")), client),
     st.tuples(st.just("drain"), st.just(""), client),
+    st.tuples(st.just("own"), st.just(""), client),
+    st.tuples(st.just("breathe"), st.just(""), st.just(1)),
+    st.tuples(st.just("breathe"), st.just(""), st.just(2)),
 )
 
 
@@ -102,6 +105,8 @@ class World:
                 self.clients[n].socket.window = int(name)
             case "drain":
                 self.clients[n].socket.drain()
+            case "own":
+                self.clients[n].socket.push(Frame(b"x:", "", "pong").ws)
         self.check()
 
     def breathe(self) -> None:

@@ -143,6 +143,34 @@ async def test_the_end_of_a_login_session_closes_its_sockets_and_no_others(
         assert "result" in await laptop.call("echo")
 
 
+@pytest.mark.parametrize(("is_answered", "took_s"), [(True, 0), (False, 2)])
+async def test_what_is_under_way_when_its_session_ends_may_still_be_answered_for_two_seconds(
+    is_answered: bool, took_s: float, autojump_clock: MockClock
+) -> None:
+    """It may be the very logout. Meanwhile nothing else is served, and no event shown."""
+    async with open_world() as world:
+        client = await world.connect()
+        await client.call("subscribe", channels="all")
+        await client.say({"id": 5, "method": "wait", "params": {"text": "gate"}})
+        await client.say({"id": 6, "method": "echo"})
+        await wait_all_tasks_blocked()
+        world.end_session("alice")
+        began_s = trio.current_time()
+        world.post("a")
+        await client.say({"id": 7, "method": "echo"})
+        if is_answered:
+            world.gates["gate"].set()
+        assert (await client.message())["event"] == "session.ended"
+        if is_answered:
+            assert (await client.message())["id"] == 5
+        with pytest.raises(Ended) as caught:
+            await client.message()
+        assert (caught.value.code, caught.value.reason) == (1008, "token_revoked")
+        assert took_s <= trio.current_time() - began_s <= took_s + 0.3
+        assert world.log[:1] == ["begin gate"]
+        assert not [line for line in world.log if line.startswith("echo")]
+
+
 async def test_a_revocation_that_no_signal_brought_ends_the_socket_at_its_next_command(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         client = await world.connect()
@@ -347,6 +375,18 @@ async def test_a_broken_frame_closes_with_its_code(data: bytes, code: int, reaso
         assert (ended.code, ended.reason) == (code, reason)
 
 
+async def test_before_authentication_only_small_messages_are_taken(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        stranger, friend = world.begin(), world.begin()
+        for client in (stranger, friend):
+            await client.upgraded()
+        await stranger.send(frame(b"x" * 20_000))
+        assert (await stranger.end()).code == 1009
+        await authenticate(friend, "alice")
+        await friend.answer(0)
+        assert "result" in await friend.call("echo", text="x" * 50_000)
+
+
 # -- clocks
 
 
@@ -441,6 +481,13 @@ async def test_peers_that_do_not_read_or_answer_do_not_hold_a_drain(autojump_clo
 async def _none_left(world: World) -> bool:
     await wait_all_tasks_blocked()
     return world.gateway.sockets == 0
+
+
+async def test_a_grace_shorter_than_the_close_handshake_is_kept(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(10):
+            await world.connect()  # answers no close frame
+        assert await drained(world, 1) == pytest.approx(1)
 
 
 async def test_a_drain_lets_a_command_end_that_is_under_way(autojump_clock: MockClock) -> None:

@@ -235,6 +235,54 @@ async def test_who_is_removed_while_subscribing_does_not_get_in(autojump_clock: 
         assert await nothing_comes(client)
 
 
+async def test_who_is_removed_from_one_while_another_is_being_taken_does_not_get_in(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await subscribe(await world.connect("bob"), ["conversation:a"])  # so that it is open, and taken without a wait
+        client = await world.connect()
+        gate = world.logs.gate = trio.Event()
+        await client.say({"id": 7, "method": "subscribe", "params": {"channels": ["conversation:a", "conversation:b"]}})
+        await wait_all_tasks_blocked()
+        assert len(world.hub.members("conversation:a")) == 2
+        world.remove("a", "alice")
+        world.logs.gate = None
+        gate.set()
+        answer: Any = await client.answer(7)
+        assert answer["result"]["channels"]["conversation:a"]["error"]["code"] == "FORBIDDEN"
+        assert "error" not in answer["result"]["channels"]["conversation:b"]
+        assert len(world.hub.members("conversation:a")) == 1
+
+
+async def test_who_is_removed_while_all_follows_does_not_get_in(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        client = await world.connect()
+        await subscribe(client, "all")
+        gate = world.logs.gate = trio.Event()
+        world.join("new", "alice")
+        await wait_all_tasks_blocked()
+        world.remove("new", "alice")
+        world.logs.gate = None
+        gate.set()
+        assert await nothing_comes(client)
+        assert world.hub.members("conversation:new") == ()
+
+
+async def test_a_subscription_that_ends_with_its_session_brings_nothing(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        client = await world.connect()
+        gate = world.logs.gate = trio.Event()
+        await client.say({"id": 6, "method": "wait.aside", "params": {"text": "holds the socket open"}})
+        await client.say({"id": 7, "method": "subscribe", "params": {"channels": ["conversation:a"]}})
+        await wait_all_tasks_blocked()
+        world.end_session("alice")
+        world.logs.gate = None
+        gate.set()
+        assert "result" in await client.answer(7)
+        world.post("a")
+        assert (await client.end()).reason == "token_revoked"
+        assert [event["event"] for event in client.events] == ["session.ended"]
+        assert world.hub.ledger.delivered == 0
+
+
 async def test_unsubscribing_ends_the_events_but_not_those_of_ones_own_channel(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         client = await world.connect()
@@ -273,6 +321,22 @@ async def test_a_subscription_over_its_deadline_leaves_nothing_half_done(autojum
         world.hub.publish("user:alice", "notification.created", b"{}")
         assert (await client.next_event())["event"] == "notification.created"
         assert await nothing_comes(client)
+
+
+async def test_places_taken_by_a_subscription_over_its_deadline_are_given_up(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await subscribe(await world.connect("bob"), ["conversation:a"])
+        client = await world.connect()
+        world.logs.gate = trio.Event()
+        silent = [f"c{n}" for n in range(10)]  # each uses up a read's deadline
+        world.members.conversations |= {name: {"alice": 1} for name in silent}
+        channels = [f"conversation:{name}" for name in ("a", *silent)]
+        await client.say({"id": 1, "method": "subscribe", "params": {"channels": channels}})
+        await wait_all_tasks_blocked()
+        assert len(world.hub.members("conversation:a")) == 2
+        answer: Any = await client.answer(1)
+        assert answer["error"]["code"] == "REQUEST_TIMEOUT"
+        assert len(world.hub.members("conversation:a")) == 1
 
 
 # -- one's own channel

@@ -123,6 +123,7 @@ def test_a_refusal_is_an_enveloped_answer() -> None:
     head, _, body = refusal(AtCapacity(retry_after_s=4.2), RequestId("r1"), 0).partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0] == "HTTP/1.1 503 Service Unavailable"
+    assert "X-Content-Type-Options: nosniff" in lines
     assert {"Retry-After: 5", "Connection: close", "X-Request-ID: r1", f"Content-Length: {len(body)}"} <= set(lines)
     answer = msgspec.json.decode(body)
     assert answer["success"] is False

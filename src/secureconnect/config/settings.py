@@ -129,10 +129,8 @@ class Settings:
     poll_grace_s: float = setting(
         5.0, number(0.1, 60, example=5), "What a long-poll may take beyond its own wait.", status="later"
     )
-    store_deadline_s: float = setting(
-        5.0, number(0.1, 60, example=5), "One store call, pool wait and retries included.", status="later"
-    )
-    store_attempt_deadline_s: float = setting(1.5, number(0.05, 60, example=1.5), "One attempt of it.", status="later")
+    store_deadline_s: float = setting(5.0, number(0.1, 60, example=5), "One store call, pool wait and retries included.")
+    store_attempt_deadline_s: float = setting(1.5, number(0.05, 60, example=1.5), "One attempt of it.")
     redis_deadline_s: float = setting(1.0, number(0.05, 60, example=1), "One Redis command, retries included.", status="later")
     redis_attempt_deadline_s: float = setting(0.3, number(0.01, 60, example=0.3), "One attempt of it.", status="later")
     write_deadline_s: float = setting(10.0, number(0.1, 600, example=10), "A write to a client, without progress.")

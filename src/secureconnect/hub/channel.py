@@ -40,6 +40,8 @@ TURN_BYTES = 256 << 10
 
 
 class State(Enum):
+    """Where a member stands in its channel: how, and whether, the pump writes to it."""
+
     SILENT = "silent"
     BEHIND = "behind"
     LIVE = "live"
@@ -181,7 +183,7 @@ class Channel:
             if item.sequence != EPHEMERAL or self._is_newest(item.frame):
                 items.append(item)
         self.queue = self.queue[count:]
-        self.turn += 1
+        self.turn += bool(items)
         batch = Batch(self, items, count=count, size=size)
         self.written = batch.end
         return batch
@@ -196,14 +198,16 @@ class Channel:
 
     def tidy(self) -> None:
         """After a turn: no empty blocks, and neighbours that fit into one are one."""
-        if len(self.blocks) < 2 and (not self.blocks or self.blocks[0].sends):
+        if len(self.blocks) == 1 and self.blocks[0].sends:
             return
         kept: list[Block] = []
         for block in self.blocks:
-            last = kept[-1] if kept else None
-            if last is not None and last.turn == block.turn and len(last.sends) + len(block.sends) <= BLOCK:
-                last.sends.update(block.sends)
-            elif block.sends:
+            if not block.sends:
+                continue
+            assert (block.turn, block.written) == (self.turn, self.written), "a turn has passed a block over"
+            if kept and len(kept[-1].sends) + len(block.sends) <= BLOCK:
+                kept[-1].sends.update(block.sends)
+            else:
                 kept.append(block)
         self.blocks = kept
 
@@ -256,7 +260,7 @@ class Channel:
     def claim(self, peer: Peer, batch: Batch) -> bool:
         """Move a direct member past a batch that the caller is about to write to it; False: the batch is not its to write."""
         block = self.block_of(peer)
-        if block is None or block.turn >= batch.turn or self.turn != batch.turn:
+        if block is None or block.turn >= batch.turn:
             return False
         self._present_block().sends[peer] = block.sends.pop(peer)
         return True

@@ -114,10 +114,10 @@ class Pump:
             if not batch.items:
                 continue
             for block in batch.channel.blocks:  # also those that are added during a breath
-                if block.turn < batch.turn == batch.channel.turn:
+                if block.turn < batch.turn:
                     yield self._write_block(block, batch)
             for member in list(batch.channel.slow):
-                if member.state is State.LIVE and member.turn < batch.turn == batch.channel.turn:
+                if member.state is State.LIVE and member.turn < batch.turn:
                     yield self._offer(member, batch)
 
     def _shared(self, batches: list[Batch]) -> dict[Peer, list[Batch]]:

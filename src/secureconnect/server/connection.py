@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -38,8 +38,8 @@ from secureconnect.server.websocket_frames import (
     close_code,
     close_frame,
     server_frame,
-)
-from secureconnect.server.websocket_limits import GatewayLimits
+)  # fmt: skip
+from secureconnect.server.websocket_limits import Counters, GatewayLimits
 from secureconnect.server.websocket_timers import Timers
 
 RECEIVE_BYTES = 16_384
@@ -67,16 +67,6 @@ class Receiver(Protocol):
     def ended(self) -> None:
         """Nothing more will be said: the connection is closing or gone. May come twice."""
         ...
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the start. `closed`: by the word that both sides can read."""
-
-    opened: int = 0
-    refused: int = 0
-    closed: dict[str, int] = field(default_factory=dict)
-    unexpected: int = 0
 
 
 @dataclass(slots=True)
@@ -116,6 +106,10 @@ class Connection:
         self.tick = 0
 
     # -- reading
+
+    def limit_messages(self, bytes_max: int) -> None:
+        """From the next frame on, a larger message ends the connection."""
+        self._frames.message_bytes_max = bytes_max
 
     def unread(self, data: bytes) -> None:
         """These bytes were read already by whoever had the transport before; they come first."""
@@ -327,6 +321,8 @@ class Connection:
         self.leave_channels()  # no event may follow the close frame; what waits before it still leaves
         if not self._write(close_frame(code, reason)):
             self._make_way(close_frame(code, reason))
+        if self.is_closing:
+            return  # the write found the connection gone
         self.is_closing = True
         self._count(cause or reason or str(code))
         self.end_at(trio.current_time() + self._shared.limits.close_s, "")

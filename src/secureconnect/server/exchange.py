@@ -108,9 +108,11 @@ class Exchange:
         self.refused[error.word] = self.refused.get(error.word, 0) + 1
         return self._reply(failure(error), headers or {"X-Request-ID": self._ids.new()})
 
-    def nobody(self, headers: AnswerHeaders) -> Reply:
-        """The answer where no row and no page has the path."""
-        return self.refuse(NotFound("There is nothing at this address"), headers)
+    def nobody(self, headers: Headers) -> Reply:
+        """The answer where no row and no page has the path; `begin` let the request's origin pass."""
+        carried = self.standing(headers)
+        self.check_origin(headers, carried)
+        return self.refuse(NotFound("There is nothing at this address"), carried)
 
     def standing(self, headers: Headers) -> dict[str, str]:
         """What every answer to this request carries: its id, its trace."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -71,10 +71,6 @@ def persistence(version: str, *, keep: bool) -> bytes:
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """An application's headers as lines; no value can end its line."""
     return b"".join(b"%b: %b\r\n" % (_clean(name), _clean(value)) for name, value in headers)
-
-
-def handshake_text(headers: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
 
 
 def _clean(raw: bytes) -> bytes:

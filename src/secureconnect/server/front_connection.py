@@ -76,7 +76,7 @@ class Connection:
                 return head
         self.phase = "idle"
         now_s = trio.current_time()
-        self._move(now_s + self._limits.idle_s, slack_s=IDLE_SLACK_S)
+        self._move(now_s + self._limits.idle_s, slack_s=min(IDLE_SLACK_S, self._limits.idle_s / 10))
         while True:
             if self.phase == "idle" and inbox.begun:
                 self.phase = "head"

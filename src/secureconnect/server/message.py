@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import msgspec
 
+from secureconnect.errors import RequestTimeout
+
 Headers = Mapping[bytes, bytes]
 """Lower-case names; values without surrounding blanks; repeated ones joined (by `, `; cookies by `; `)."""
+
+
+def joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Header lines as they came, in the form above."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        key, given = name.lower(), value.strip(b" \t")
+        if key in headers:
+            given = headers[key] + (b"; " if key == b"cookie" else b", ") + given
+        headers[key] = given
+    return headers
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -33,6 +47,12 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     status: int
     body: bytes
     headers: Mapping[str, str]
+
+
+class SlowRequest(RequestTimeout):
+    """The request did not arrive within its deadline"""
+
+    status: ClassVar[int] = 408
 
 
 API_HEADERS: Mapping[str, str] = {

@@ -1,23 +1,26 @@
 """The ASGI application: the web client's files, the docs page, and every operation of the table through the same exchange.
 
 It is complete by itself: our front mounts it for pages, hypercorn's trio worker can run it alone (`secureconnect.asgi`), and
-anybody can mount it. Sockets are the native gateway's; over ASGI they are refused.
+anybody can mount it. Sockets are the native gateway's; over ASGI they are refused before the upgrade, with 501.
 """
 
 from __future__ import annotations
 
 import hashlib
 import mimetypes
+from collections.abc import Mapping
 from importlib import resources
 from typing import Final
 
 import msgspec
-from quart import Request, Response, request, websocket
+from quart import Request, Response, request
 from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
-from secureconnect.errors import TooLarge
+from secureconnect.errors import MethodNotAllowed, SecureConnectError
 from secureconnect.server.exchange import Call, Exchange
-from secureconnect.server.message import Head, Reply
+from secureconnect.server.front_body import body_too_large
+from secureconnect.server.message import API_HEADERS, Head, Reply, SlowRequest, joined
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PAGES: Final = {"/": "index.html", "/docs": "docs.html"}
@@ -65,69 +68,77 @@ def make_app(exchange: Exchange, *, body_bytes_max: int = 1 << 20) -> QuartTrio:
         head = _head(request)
         begun = exchange.begin(head, _peer(request))
         if isinstance(begun, Call):
-            return await _operation(exchange, begun)
+            return await _operation(exchange, begun, body_bytes_max)
         if begun is not None:
             return _response(begun)
         found = files.get("/" + path) if head.method in ("GET", "HEAD") else None
         if found is None:
-            return _response(exchange.nobody(exchange.standing(head.headers)))
-        return _page(found, head)
+            return _response(exchange.nobody(head.headers))
+        return _page(found, head, exchange.standing(head.headers))
 
+    @app.websocket("/", defaults={"path": ""})
     @app.websocket("/<path:path>")
     async def no_sockets(path: str) -> tuple[str, int]:
-        await websocket.close(1013, "use the native gateway")
-        return "", 501
+        return "Sockets are served by SecureConnect's own port, not over ASGI", 501
+
+    @app.errorhandler(HTTPException)
+    async def failed(error: HTTPException) -> Response:
+        """What Quart refuses by itself: a method nobody has, or an exception in here, which it has logged."""
+        refusal = MethodNotAllowed() if error.code == 405 else SecureConnectError("Internal error")
+        return _response(exchange.refuse(refusal, exchange.standing(_head(request).headers)))
 
     return app
 
 
-async def _operation(exchange: Exchange, call: Call) -> Response:
+async def _operation(exchange: Exchange, call: Call, body_bytes_max: int) -> Response:
     try:
         body = await request.get_data(as_text=False)
-    except Exception as error:
-        if getattr(error, "code", None) == 413:
-            return _response(exchange.refuse(TooLarge("The body is too large"), call.headers))
-        raise
+    except RequestEntityTooLarge:
+        return _response(exchange.refuse(body_too_large(body_bytes_max), call.headers))
+    except RequestTimeout:
+        return _response(exchange.refuse(SlowRequest(details={"stage": "body"}), call.headers))
     assert isinstance(body, bytes)
     return _response(await exchange.run(call, body))
 
 
 def _head(asked: Request) -> Head:
-    headers: dict[bytes, bytes] = {}
-    for name, value in asked.headers:
-        key, given = name.lower().encode("latin-1"), value.encode("latin-1")
-        headers[key] = headers[key] + b", " + given if key in headers else given
-    length = asked.content_length
-    raw_path = asked.scope.get("raw_path") or asked.path.encode()
+    headers = joined(asked.scope["headers"])
+    path, query = asked.scope.get("raw_path") or asked.path.encode(), asked.scope["query_string"]
+    length = headers.get(b"content-length")
+    is_framed = asked.http_version < "2"  # later versions need no length for a body, so there may be one
     return Head(
         method=asked.method,
-        path=bytes(raw_path).partition(b"?")[0],
-        query=asked.query_string if isinstance(asked.query_string, bytes) else asked.query_string.encode(),
+        path=bytes(path).partition(b"?")[0],
+        query=bytes(query),
         headers=headers,
         version=asked.http_version,
-        length=length if length is not None else (None if b"transfer-encoding" in headers else 0),
+        length=int(length) if length and length.isdigit() else (0 if is_framed and b"transfer-encoding" not in headers else None),
     )
 
 
 def _peer(asked: Request) -> str:
     client = asked.scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else ""
+    if not client:
+        return ""
+    host, port = client
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _response(reply: Reply) -> Response:
-    response = Response(reply.body, status=reply.status)
-    response.headers.clear()
-    for name, value in reply.headers.items():
-        response.headers[name] = value
-    response.headers["Content-Length"] = str(len(reply.body))
-    return response
+    return _answer(reply.status, reply.body, {**API_HEADERS, **reply.headers})
 
 
-def _page(found: File, head: Head) -> Response:
+def _page(found: File, head: Head, carried: Mapping[str, str]) -> Response:
     is_known = found.etag.encode() in head.headers.get(b"if-none-match", b"")
-    reply = Reply(
-        304 if is_known else 200,
-        b"" if is_known else found.body,
-        {**PAGE_HEADERS, "ETag": found.etag, "Content-Type": found.content_type},
-    )
-    return _response(reply)
+    headers = {**PAGE_HEADERS, "ETag": found.etag, "Content-Type": found.content_type, **carried}
+    return _answer(304 if is_known else 200, b"" if is_known else found.body, headers)
+
+
+def _answer(status: int, body: bytes, headers: Mapping[str, str]) -> Response:
+    """Exactly these headers, and the length where the status has one; ASGI servers leave a HEAD's body out."""
+    response = Response(body, status=status)
+    response.headers.clear()
+    response.headers.update(headers)
+    if status not in (204, 304):
+        response.headers["Content-Length"] = str(len(body))
+    return response

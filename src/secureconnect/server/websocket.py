@@ -24,7 +24,7 @@ from secureconnect.hub import Hub
 from secureconnect.ids import UserId, conversation_channel
 from secureconnect.ports import Clock, Ids, Transport
 from secureconnect.server.admission import MembershipChanged, SessionEnded, read_signal
-from secureconnect.server.connection import Connection, Counters, Shared
+from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
 from secureconnect.server.origins import Origins
@@ -34,6 +34,7 @@ from secureconnect.server.websocket_handshake import (
     HandshakeRequest as HandshakeRequest,
 )
 from secureconnect.server.websocket_handshake import acceptance, bearer, check, refusal, request_id_of
+from secureconnect.server.websocket_limits import Counters
 from secureconnect.server.websocket_limits import GatewayLimits as GatewayLimits
 from secureconnect.server.websocket_native import NativeSocket, Office
 from secureconnect.server.websocket_subscriptions import socket_methods
@@ -42,6 +43,8 @@ from secureconnect.server.websocket_timers import Timers
 SOCKET_PATH = "/v1/ws"
 CAPACITY_RETRY_S = 5.0
 """What a refused client is told; it adds its own jitter."""
+STRANGER_BYTES_MAX = 16_384
+"""Of one message before authentication: a token fits many times, and a crowd of strangers cannot make us hold much."""
 DRAIN_HEAD_S = 1.0
 """Between the notice of a drain and the first close: time to end what is under way ..."""
 DRAIN_TAIL_S = 2.5
@@ -88,7 +91,7 @@ class Gateway:
         )
         self._nursery: trio.Nursery | None = None
         self._sockets: dict[NativeSocket, None] = {}
-        self._users: dict[UserId, dict[NativeSocket, None]] = {}
+        self._users: dict[UserId, dict[NativeSocket, None]] = {}  # those of a login session are found among its user's
         self._is_draining = False
         self._is_full = False
         self._left = trio.Event()
@@ -136,6 +139,7 @@ class Gateway:
         del request, request_id, transport, rest  # an idle socket keeps nothing of its handshake
         try:
             if identity is None:
+                socket.connection.limit_messages(min(STRANGER_BYTES_MAX, self._limits.message_bytes_max))
                 socket.connection.end_at(trio.current_time() + self._limits.handshake_deadline_s, "auth_timeout")
             else:
                 socket.admit(identity)

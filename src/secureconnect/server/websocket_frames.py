@@ -52,10 +52,11 @@ class FrameError(Exception):
 class FrameReader:
     """Turns a client's bytes into messages and control frames. Between two frames it holds nothing."""
 
-    __slots__ = ("_buffer", "_fragments", "_message", "_message_bytes_max", "_opcode", "_text")
+    __slots__ = ("_buffer", "_fragments", "_message", "_opcode", "_text", "message_bytes_max")
 
     def __init__(self, message_bytes_max: int) -> None:
-        self._message_bytes_max = message_bytes_max
+        self.message_bytes_max = message_bytes_max
+        """May be changed at any time; it binds the next frame."""
         self._buffer: bytearray | None = None  # the beginning of a frame whose rest has not come
         self._message: bytearray | None = None  # the fragments so far
         self._opcode = 0
@@ -82,7 +83,7 @@ class FrameReader:
                         self._check_header(first, length, 0)
                         return
                     length = int.from_bytes(buffer[at + 2 : start], "big")
-                if first != _FINAL_TEXT or self._message is not None or not 0 <= length <= self._message_bytes_max:
+                if first != _FINAL_TEXT or self._message is not None or not 0 <= length <= self.message_bytes_max:
                     self._check_header(first, buffer[at + 1] - _IS_MASKED, length)
                 body, stop = start + 4, start + 4 + length
                 if stop > end:
@@ -123,7 +124,7 @@ class FrameReader:
             raise FrameError(PROTOCOL_ERROR, "reserved_opcode")
         if (opcode == CONTINUATION) != (self._message is not None):
             raise FrameError(PROTOCOL_ERROR, "bad_fragment")
-        if length + len(self._message or b"") > self._message_bytes_max:
+        if length + len(self._message or b"") > self.message_bytes_max:
             raise FrameError(TOO_BIG, "too_big")
 
     def _general(self, first: int, payload: bytes) -> Iterator[Frame]:

@@ -18,6 +18,7 @@ from typing import ClassVar
 from secureconnect.errors import BadRequest, Forbidden, MethodNotAllowed, NotAuthenticated, SecureConnectError
 from secureconnect.ids import RequestId
 from secureconnect.server.dispatch import failure
+from secureconnect.server.message import API_HEADERS
 from secureconnect.server.origins import Origins
 from secureconnect.server.wire import http_body
 
@@ -107,6 +108,7 @@ def refusal(error: SecureConnectError, request_id: RequestId, now_us: int) -> by
     response = failure(error)
     body = http_body(response, request_id, now_us)
     headers = {
+        **API_HEADERS,
         "Content-Type": response.content_type,
         "Content-Length": str(len(body)),
         "Connection": "close",

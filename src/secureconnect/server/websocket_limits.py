@@ -1,8 +1,8 @@
-"""The bounds of the socket face, one value for each row of failure-policy.md §1 that concerns a socket."""
+"""The bounds of the socket face, one for each row of failure-policy.md §1 that concerns a socket, and its totals."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from secureconnect.server.session import ASIDE_MAX, WAITING_MAX
 
@@ -27,3 +27,13 @@ class GatewayLimits:
     idle_s: float = 60.0
     ping_s: float = 25.0
     close_s: float = 2.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start. `closed`: by the word that both sides can read."""
+
+    opened: int = 0
+    refused: int = 0
+    closed: dict[str, int] = field(default_factory=dict)
+    unexpected: int = 0

@@ -125,6 +125,7 @@ class NativeSocket:
     def admit(self, identity: Identity) -> None:
         """The token was good, the first one or a fresh one of the same user."""
         self.identity = identity
+        self.connection.limit_messages(self._shared.limits.message_bytes_max)
         life_s = identity.expires_at_s - self._office.clock.now_us() / 1e6
         self.connection.end_at(trio.current_time() + life_s, "token_expired")
         self._office.enter(self, identity)
@@ -240,7 +241,7 @@ class NativeSocket:
         )
         response = await office.dispatcher.call(command.endpoint, command.params, context)
         self.say(socket_answer(command.id, response))
-        if context.after_answer is not None and not self.connection.is_closing:
+        if context.after_answer is not None and self._goodbye is None and not self.connection.is_closing:
             context.after_answer()
             for channel, after in subscriptions.take_late().items():
                 self.follow(channel, after)

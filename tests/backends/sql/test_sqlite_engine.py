@@ -358,7 +358,7 @@ async def test_a_damaged_file_stops_the_start_and_says_what_to_do(path: Path, da
         await engine.write(partial(insert, "a"))
     damage(path)
     before = content(path)
-    with pytest.raises(ConfigError, match="restore a backup") as caught:
+    with pytest.raises(BackendDown, match="restore a backup") as caught:
         async with open_sqlite(path):
             pass
     assert str(path) in str(caught.value)

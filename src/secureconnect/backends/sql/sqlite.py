@@ -144,8 +144,8 @@ async def open_sqlite(
     Leaving the block takes nothing more, finishes what waits and closes the file. The threads are daemons: a disk that hangs
     cannot keep the process. `synchronous` is for the tests that prove why it is FULL.
 
-    Raises: ConfigError (unusable, unwritable, damaged, newer than this program: the message names the file and the cure),
-    BackendDown (locked by another process), StorageFull.
+    Raises: ConfigError (unwritable, newer than this program), BackendDown (damaged, locked by another process), StorageFull; the
+    message names the file and the cure.
     """
     opening = partial(sqlite_file.open_all, path, readers=limits.readers, synchronous=synchronous)
     writer, readers = await trio.to_thread.run_sync(opening)

@@ -90,7 +90,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     if path.stat().st_size <= CHECKED_BYTES_MAX:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise ConfigError(f"{path} is damaged ({verdict.splitlines()[-1]}): {_REPAIR}")
+            raise BackendDown("sql", f"{path} is damaged ({verdict.splitlines()[-1]}): {_REPAIR}", retry_after_s=None)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -137,7 +137,7 @@ def at_start(error: sqlite3.Error, path: Path) -> SecureConnectError:
     """What an error means while the file is being opened."""
     kind = _kind(error)
     if kind in CORRUPT:
-        return ConfigError(f"{path} is not a usable database ({error}): {_REPAIR}")
+        return BackendDown("sql", f"{path} is not a usable database ({error}): {_REPAIR}", retry_after_s=None)
     if kind in UNWRITABLE:
         return ConfigError(
             f"{path} cannot be opened for writing ({error}): the directory of DATA_DIR must exist, and this user must be allowed "

@@ -83,7 +83,7 @@ def endpoints(health: Health, table: Callable[[], Sequence[Endpoint]], *, metric
         _row("system.healthz", "/healthz", graph, "The dependency graph"),
         _row("system.health", "/health", summary, "Health, in the original's form"),
         _row("system.metrics", "/metrics", metrics, "Figures for Prometheus", params=MetricsParams, headers=from_header),
-        _row("system.openapi", "/openapi.json", describe, "This schema"),
+        _row("system.openapi", "/openapi.json", describe, "This schema", also=(("GET", "/swagger"),)),
     ]
 
 
@@ -95,6 +95,7 @@ def _row(
     *,
     params: type[msgspec.Struct] = NoParams,
     headers: Mapping[str, str] | None = None,
+    also: tuple[tuple[str, str], ...] = (),
 ) -> Endpoint:
     return Endpoint(
         name=name,
@@ -107,6 +108,7 @@ def _row(
         bare=True,
         socket=False,
         headers=headers or {},
+        also=also,
         summary=summary,
     )
 

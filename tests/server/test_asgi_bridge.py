@@ -1,0 +1,355 @@
+"""Foreign ASGI applications under the front: every shape of answer, every way to misbehave, and our clocks around them."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from tests.server.front_kit import Ended, HttpClient, open_front, request, transport_of
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from secureconnect.server.asgi_bridge import Message, Receive, Send
+from secureconnect.server.front_connection import FrontLimits
+
+
+async def whole_body(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        assert message["type"] == "http.request"
+        body += message["body"]
+        more = message["more_body"]
+    return body
+
+
+class App:
+    """Answers by the path; notes what it was given and how it ended."""
+
+    def __init__(self) -> None:
+        self.scopes: list[Message] = []
+        self.notes: list[str] = []
+        self.gate = trio.Event()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        self.scopes.append(scope)
+        try:
+            await getattr(self, scope["path"].strip("/").replace("/", "_") or "index")(scope, receive, send)
+        except trio.Cancelled:
+            self.notes.append("cancelled")
+            raise
+        except OSError:
+            self.notes.append("gone")
+            raise
+
+    async def start(self, send: Send, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def index(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send, 200, (b"X-A", b"1\r\nEvil: 1"), (b"connection", b"keep-alive"), (b"date", b"never"))
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    async def told(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send, 200, (b"content-length", b"5"))
+        for piece in (b"he", b"llo", b""):
+            await send({"type": "http.response.body", "body": piece, "more_body": bool(piece)})
+
+    async def stream(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send)
+        for piece in (b"one", b"", b"two"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async def echo(self, scope: Message, receive: Receive, send: Send) -> None:
+        body = await whole_body(receive)
+        await self.start(send)
+        await send({"type": "http.response.body", "body": body})
+        assert (await receive())["type"] == "http.disconnect"  # the answer is whole: told at once
+        self.notes.append("told")
+
+    async def duplex(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send)
+        more = True
+        while more:
+            message = await receive()
+            more = message["more_body"]
+            await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+    async def aside(self, scope: Message, receive: Receive, send: Send) -> None:
+        """As frameworks do it: one task watches for the peer's leaving while another answers; ends when both have."""
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.notes.append("told")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await self.gate.wait()
+            await self.index(scope, receive, send)
+
+    async def closing(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send, 200, (b"connection", b"close"))
+        await send({"type": "http.response.body", "body": b"bye"})
+
+    async def empty(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send, 204, (b"content-length", b"0"))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def short(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send, 200, (b"content-length", b"10"))
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    async def long(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send, 200, (b"content-length", b"2"))
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    async def silent(self, scope: Message, receive: Receive, send: Send) -> None:
+        return
+
+    async def stuck(self, scope: Message, receive: Receive, send: Send) -> None:
+        await trio.sleep_forever()
+
+    async def halfway(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send)
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise ValueError("a bug")
+
+    async def broken(self, scope: Message, receive: Receive, send: Send) -> None:
+        raise ValueError("a bug")
+
+    async def breathing(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send)
+        for _ in range(10):
+            await trio.sleep(20)
+            await send({"type": "http.response.body", "body": b".", "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async def breathless(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send)
+        await send({"type": "http.response.body", "body": b".", "more_body": True})
+        await trio.sleep_forever()
+
+    async def huge(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.start(send)
+        await send({"type": "http.response.body", "body": b"x" * 1_000_000})
+
+    async def watching(self, scope: Message, receive: Receive, send: Send) -> None:
+        await whole_body(receive)
+        self.notes.append((await receive())["type"])
+        await self.start(send)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/", b"hello"), ("/told", b"hello"), ("/stream", b"onetwo"), ("/long", b"he")])
+async def test_every_shape_of_answer_is_framed_and_the_connection_goes_on(
+    path: str, body: bytes, autojump_clock: MockClock
+) -> None:
+    async with open_front(web=App()) as world:
+        client = world.connect(most_per_send=3)
+        for _ in range(2):
+            got = await client.ask(request(f"GET {path}"))
+            assert (got.status, got.body) == (200, body)
+            assert "connection" not in got.headers
+            assert "evil" not in got.headers
+            assert got.headers["server"] == "secureconnect"
+
+
+async def test_what_the_application_is_told_of_a_request(autojump_clock: MockClock) -> None:
+    app = App()
+    async with open_front(web=app, proxies=["10.0.0.0/8"]) as world:
+        client = world.connect(peer="10.0.0.1:5")
+        headers = {"X-Forwarded-For": "198.51.100.7", "X-A": "1", "x-a": "2"}
+        await client.ask(request("POST /ech%6F?a=%20", headers, b"x"))
+        assert (await client.ask(request("POST /echo", body=b"hello"))).body == b"hello"
+        assert (await client.ask(request("GET http://other/told"))).body == b"hello"
+    scope = app.scopes[0]
+    assert (scope["type"], scope["method"], scope["path"], scope["raw_path"]) == ("http", "POST", "/echo", b"/ech%6F")
+    assert (scope["query_string"], scope["http_version"], scope["client"]) == (b"a=%20", "1.1", ("198.51.100.7", 0))
+    assert (b"x-a", b"1, 2") in scope["headers"]
+    assert app.notes == ["told", "told"]
+
+
+async def test_operations_and_unknown_api_paths_never_reach_the_application(autojump_clock: MockClock) -> None:
+    app = App()
+    async with open_front(web=app) as world:
+        client = world.connect()
+        assert (await client.ask(request())).status == 200
+        assert (await client.ask(request("GET /v1/nothing"))).status == 404
+        assert (await client.ask(request("PUT /v1/echo"))).status == 405
+    assert app.scopes == []
+
+
+async def test_a_head_and_an_old_client_are_framed_as_they_must_be(autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        client = world.connect()
+        for path in ("/stream", "/told", "/"):
+            got = await client.ask(request(f"HEAD {path}"))
+            assert (got.status, got.body) == (200, b"")
+            assert "transfer-encoding" not in got.headers
+        got = await client.ask(request("GET /empty"))
+        assert (got.status, "content-length" in got.headers) == (204, False)
+        old = await client.ask(request("GET /stream", {"Connection": "keep-alive"}, version="1.0"))
+        assert (old.body, old.headers["connection"]) == (b"onetwo", "close")
+        known = await world.connect().ask(request("GET /", {"Connection": "keep-alive"}, version="1.0"))
+        assert (known.body, known.headers["connection"]) == (b"hello", "keep-alive")
+
+
+async def test_the_applications_close_is_honoured(autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        client = world.connect()
+        assert (await client.ask(request("GET /closing"))).headers["connection"] == "close"
+        assert await client.end() == b""
+
+
+async def test_a_task_that_watches_is_told_when_the_answer_is_whole(autojump_clock: MockClock) -> None:
+    app = App()
+    async with open_front(web=app) as world:
+        client = world.connect()
+        await client.send(request("GET /aside"))
+        await wait_all_tasks_blocked()
+        app.gate.set()
+        assert (await client.answer()).body == b"hello"
+        assert (await client.ask(request())).status == 200
+        assert (app.notes, trio.current_time()) == (["told"], 0.0)
+
+
+async def test_a_body_that_the_application_did_not_read_never_becomes_a_request(autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        client = world.connect()
+        got = await client.ask(request("POST /", body=request("GET /livez")))
+        assert (got.body, got.headers["connection"]) == (b"hello", "close")
+        assert await client.end() == b""
+        assert world.front.counters.requests == 1
+
+
+async def test_bodies_stream_in_and_out_with_expect(autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        client = world.connect()
+        await client.send(request("POST /duplex", {"Transfer-Encoding": "chunked", "Expect": "100-continue"}))
+        assert (await client.answer()).status == 100
+        for piece in (b"one", b"two"):
+            await client.send(b"3\r\n" + piece + b"\r\n")
+            if piece == b"one":
+                assert (await client._until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert await client._exactly(8) == b"3\r\n" + piece + b"\r\n"
+        await client.send(b"0\r\n\r\n")
+        assert await client._exactly(5) == b"0\r\n\r\n"
+        expecting = request("POST /echo", {"Expect": "100-continue", "Content-Length": "5"})
+        other = world.connect()
+        assert (await other.ask(expecting)).status == 100
+        assert (await other.ask(b"hello")).body == b"hello"
+
+
+@pytest.mark.parametrize("path", ["/broken", "/silent"])
+async def test_an_application_that_gives_no_answer_is_a_500(path: str, autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        client = world.connect()
+        with capture_logs() as logs:
+            got = await client.ask(request(f"GET {path}"))
+        assert (got.status, got.error["code"]) == (500, "INTERNAL_ERROR")
+        assert "bug" not in got.body.decode()
+        assert [entry["event"] for entry in logs] == (["unexpected"] if path == "/broken" else [])
+        assert world.front.unexpected == len(logs)
+        assert (await client.ask(request("GET /"))).status == 200
+
+
+@pytest.mark.parametrize("path", ["/halfway", "/breathless"])
+async def test_an_answer_that_is_not_finished_is_torn_so_that_it_shows(path: str, autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        client = world.connect()
+        with capture_logs(), pytest.raises(Ended):
+            await client.ask(request(f"GET {path}"))
+        await wait_all_tasks_blocked()
+        assert world.front.connections == 0
+
+
+async def test_an_answer_shorter_than_told_ends_the_connection(autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        with pytest.raises(Ended, match="hello"):
+            await world.connect().ask(request("GET /short"))
+
+
+async def test_an_application_that_says_nothing_is_504_after_its_deadline(autojump_clock: MockClock) -> None:
+    app = App()
+    async with open_front(web=app) as world:
+        client = world.connect()
+        got = await client.ask(request("GET /stuck"))
+        assert (trio.current_time(), got.status, got.error["code"]) == (30.0, 504, "REQUEST_TIMEOUT")
+        assert app.notes == ["cancelled"]
+        assert (await client.ask(request("GET /"))).status == 200
+
+
+async def test_a_stream_that_breathes_goes_on(autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        got = await slow_answer(world.connect(), request("GET /breathing"))
+        assert got.endswith(b"0\r\n\r\n")
+        assert trio.current_time() == 200
+
+
+async def slow_answer(client: HttpClient, asked: bytes) -> bytes:
+    await client.send(asked)
+    got = b""
+    while not got.endswith(b"0\r\n\r\n"):
+        piece = await client.transport.receive(10_000)
+        assert piece, "it was cut off"
+        got += piece
+    return got
+
+
+async def test_a_peer_that_does_not_read_a_page_is_cut_off(autojump_clock: MockClock) -> None:
+    app = App()
+    async with open_front(web=app) as world:
+        client = world.connect(window_bytes=1000)
+        await client.send(request("GET /huge"))
+        await trio.sleep(10.1)
+        assert (world.front.connections, app.notes) == (0, ["gone"])
+        assert world.front.unexpected == 0
+
+
+async def test_a_peer_that_leaves_is_told_to_the_application(autojump_clock: MockClock) -> None:
+    app = App()
+    async with open_front(web=app) as world:
+        client = world.connect()
+        await client.send(request("POST /watching", body=b"x"))
+        await wait_all_tasks_blocked()
+        client.transport.abort()
+        await wait_all_tasks_blocked()
+        assert (app.notes, world.front.connections, world.front.unexpected) == (["http.disconnect", "gone"], 0, 0)
+
+
+async def test_what_arrives_while_the_application_watches_is_kept_up_to_a_bound(autojump_clock: MockClock) -> None:
+    app = App()
+    async with open_front(web=app) as world:
+        client = world.connect(window_bytes=10_000)
+        await client.send(request("POST /watching", body=b"x"))
+        with trio.move_on_after(5):
+            await client.send(request() * 10_000)
+        assert transport_of(client).unsent_bytes == 10_000
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (request("POST /echo", {"Transfer-Encoding": "chunked"}) + b"zz\r\n", 400),
+        (request("POST /echo", {"Transfer-Encoding": "chunked"}) + b"65\r\n" + b"x" * 101 + b"\r\n", 413),
+        (request("POST /echo", {"Content-Length": "101"}), 413),
+        (request("POST /echo", {"Content-Length": "10"}) + b"half", 408),
+    ],
+)
+async def test_a_request_that_turns_out_bad_is_refused_by_us(raw: bytes, status: int, autojump_clock: MockClock) -> None:
+    async with open_front(web=App(), limits=FrontLimits(body_bytes_max=100)) as world:
+        client = world.connect()
+        got = await client.ask(raw)
+        assert (got.status, got.headers["connection"]) == (status, "close")
+        assert await client.end() == b""
+        assert world.front.unexpected == 0
+
+
+async def test_a_body_that_turns_out_bad_behind_the_first_words_tears_the_answer(autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        client = world.connect()
+        await client.send(request("POST /duplex", {"Transfer-Encoding": "chunked"}) + b"3\r\none\r\n")
+        await wait_all_tasks_blocked()
+        await client.send(b"zz\r\n")
+        with capture_logs(), pytest.raises((Ended, OSError)):
+            await client.answer()
+        assert world.front.unexpected == 0  # the application stumbles over the early end, which is not its fault
