@@ -58,7 +58,7 @@ async def on_asyncio(app: Any) -> AsyncIterator[str]:  # noqa: ANN401  # an ASGI
     with listener() as listening:
         server = Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio", lifespan="on"))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(server._serve, sockets=[listening]))
+            tasks.start_soon(partial(server.serve, sockets=[listening]))
             await server.accepts.wait()
             yield f"ws://127.0.0.1:{listening.getsockname()[1]}"
             server.should_exit = True
@@ -89,13 +89,13 @@ async def test_people_chat_in_the_fastapi_example_and_resume_after_an_absence(an
     connect: Any = websockets.asyncio.client.connect if anyio_backend == "asyncio" else websockets.trio.client.connect
     with anyio.fail_after(20):
         async with serve(app) as url:
-            async with connect(f"{url}/rooms/lobby") as ann, connect(f"{url}/rooms/lobby") as bob:
+            async with connect(f"{url}/rooms/lobby") as ann:
                 assert json.loads(await ann.recv())["recovered"] is True
-                await bob.recv()
-                await ann.send("hello")
-                heard = [json.loads(await client.recv()) for client in (ann, bob)]
+                async with connect(f"{url}/rooms/lobby") as bob:
+                    await bob.recv()
+                    await ann.send("hello")
+                    heard = [json.loads(await client.recv()) for client in (ann, bob)]
                 assert [event["data"] for event in heard] == [{"text": "hello"}] * 2
-                await bob.close()
                 await ann.send("are you there?")
                 await ann.recv()
                 async with connect(f"{url}/rooms/lobby?after={heard[1]['position']}") as bob_again:
