@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from anyio import AsyncContextManagerMixin
 
 from secureconnect.backends.bundle import Bundle
 from secureconnect.backends.embedded import open_embedded
-from secureconnect.backends.system import SystemClock, SystemIds, SystemRng, ThreadBlocking, kept_secret
+from secureconnect.backends.system import SystemClock, SystemIds, SystemRng, ThreadBlocking, kept_secret, sole_server
 from secureconnect.config import Settings, load
 from secureconnect.errors import ConfigError
 from secureconnect.features.auth.service import Auth
@@ -73,9 +73,8 @@ class SecureConnect(AsyncContextManagerMixin):
         sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         ports = system_ports()
         name = NodeId(f"node-{ports.ids.new()[:8]}")
-        listener = open_listener(self.settings.host, self.settings.port)
-        try:
-            async with open_stores(self.settings, node=name) as bundle:
+        with closing(open_listener(self.settings.host, self.settings.port)) as listener:
+            async with open_stores(self.settings, node=name, alone=True) as bundle:
                 self._node = Node(
                     bundle,
                     ports,
@@ -91,8 +90,6 @@ class SecureConnect(AsyncContextManagerMixin):
                     self._server = await nursery.start(self._node.run, listener)
                     yield self
                     await self.stop()
-        finally:
-            listener.close()
 
 
 class AsgiApp:
@@ -115,7 +112,7 @@ class AsgiApp:
         ports = system_ports()
         settings = self._settings or load().settings
         name = NodeId(f"asgi-{ports.ids.new()[:8]}")
-        async with open_stores(settings, node=name) as bundle, trio.open_nursery() as nursery:
+        async with open_stores(settings, node=name, alone=True) as bundle, trio.open_nursery() as nursery:
             node = Node(bundle, ports, settings, secret=_secret(settings), name=name, epoch=ports.clock.now_us(), bus=MemoryBus(),
                         process=_process)  # fmt: skip
             await nursery.start(node.run_core)
@@ -133,14 +130,24 @@ def system_ports() -> Ports:
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings, *, node: NodeId = NodeId("command")) -> AsyncIterator[Bundle]:  # noqa: B008  # a string
-    """The stores that `settings` name, with their tables up to date. Raises: ConfigError, BackendDown, StorageFull."""
+async def open_stores(
+    settings: Settings,
+    *,
+    node: NodeId = NodeId("command"),  # noqa: B008  # a string
+    alone: bool = False,
+) -> AsyncIterator[Bundle]:
+    """The stores that `settings` name, with their tables up to date.
+
+    `alone`: as the one server of this database; commands may work beside it. Without a bus between them two servers would not
+    hear of one another's messages. Raises: ConfigError, BackendDown (another server among the reasons), StorageFull.
+    """
     path = settings.sqlite_path
     if path is None:
         raise ConfigError("SQL_URL: networked databases are not built yet; leave it out, or use sqlite:///PATH")
     _make_folder(path.parent)
-    async with open_embedded(path, node=node, clock=SystemClock()) as bundle:
-        yield bundle
+    with sole_server(path) if alone else nullcontext():
+        async with open_embedded(path, node=node, clock=SystemClock()) as bundle:
+            yield bundle
 
 
 @asynccontextmanager

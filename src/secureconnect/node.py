@@ -87,6 +87,7 @@ class Node:
     ) -> None:
         """`epoch` grows with every start of a node of this name. `process` shows the process for health."""
         self.name, self.settings, self._bundle, self._ports = name, settings, bundle, ports
+        self.server: Server | None = None
         self.metrics = Metrics()
         self.readiness = Readiness()
         self.hub = Hub(
@@ -192,7 +193,9 @@ class Node:
         Cancellation: ends at once; what was acknowledged is stored.
         """
         await self.revocations.load(self._bundle.revocations)
-        server = Server(listener, self.front, self.gateway, readiness=self.readiness, grace_s=self.settings.shutdown_grace_s)
+        server = self.server = Server(
+            listener, self.front, self.gateway, readiness=self.readiness, grace_s=self.settings.shutdown_grace_s
+        )
         async with trio.open_nursery() as core:
             await core.start(self._core)
             await core.start(self.gateway.run)
@@ -280,7 +283,8 @@ class Node:
 
     def unexpected(self) -> int:
         """Exceptions since the start that are bugs: each was logged, answered, and ended nobody else."""
-        return self.dispatcher.counters.unexpected + self.front.unexpected + self.gateway.counters.unexpected
+        connections = self.server.unexpected if self.server is not None else 0
+        return connections + self.dispatcher.counters.unexpected + self.front.unexpected + self.gateway.counters.unexpected
 
 
 def _hub_limits(settings: Settings) -> HubLimits:

@@ -16,8 +16,16 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from secureconnect.backends.system import IDS_PER_BLOCK, SystemClock, SystemIds, SystemRng, ThreadBlocking, kept_secret
-from secureconnect.errors import ConfigError
+from secureconnect.backends.system import (
+    IDS_PER_BLOCK,
+    SystemClock,
+    SystemIds,
+    SystemRng,
+    ThreadBlocking,
+    kept_secret,
+    sole_server,
+)
+from secureconnect.errors import BackendDown, ConfigError
 from secureconnect.ids import is_uuid
 from secureconnect.ports import Blocking, Clock, Ids, Rng
 
@@ -168,3 +176,11 @@ def test_a_read_only_folder_is_named_with_the_way_out(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="Permission denied"):
         kept_secret(tmp_path)
+
+
+def test_one_database_has_one_server_and_is_free_again_after_it(tmp_path: Path) -> None:
+    database = tmp_path / "secureconnect.db"
+    with sole_server(database), pytest.raises(BackendDown, match="Another server runs"), sole_server(database):
+        pytest.fail("two servers on one database")
+    with sole_server(database):
+        assert (tmp_path / "secureconnect.db.lock").exists()

@@ -5,17 +5,19 @@ The one place that imports them: everything else is handed a port, so that the s
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 import trio
 
-from secureconnect.errors import ConfigError
+from secureconnect.errors import BackendDown, ConfigError
 from secureconnect.ids import as_uuid
 
 T = TypeVar("T")
@@ -134,3 +136,28 @@ def _make(path: Path, secret: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def sole_server(database: Path) -> Iterator[None]:
+    """Be the one server of an embedded database, for the length of the block; the kernel lets go of it when the process ends.
+
+    Raises: BackendDown when another server has it, ConfigError when the lock's file cannot be made.
+    """
+    path = database.with_name(f"{database.name}.lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"DATA_DIR: cannot make {path}: {error.strerror or error}; give a folder that this user may write"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BackendDown(
+                "sql", f"Another server runs on {database}: stop it, or give this one a DATA_DIR of its own", retry_after_s=None
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

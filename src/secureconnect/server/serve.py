@@ -53,6 +53,8 @@ class Server:
         self._stop = trio.Event()
         self._at_once = trio.Event()
         self._ended = trio.Event()
+        self.unexpected = 0
+        """Exceptions that came out of a connection, since the start."""
 
     async def wait_ended(self) -> None:
         """Until `run` has ended: drained, or cut short."""
@@ -102,4 +104,13 @@ class Server:
                 _log.warning("accept_failed", error=str(error))
                 await trio.sleep(ACCEPT_PAUSE_S)
             else:
-                spawn(self._face.serve_connection, transport)
+                spawn(self._contained, transport)
+
+    async def _contained(self, transport: Transport) -> None:
+        """One connection. The face contains its own requests; what still comes out of it is a bug that ends this one only."""
+        try:
+            await self._face.serve_connection(transport)
+        except Exception:  # noqa: BLE001  # the door of one connection: it is logged, counted, and ends nobody else
+            self.unexpected += 1
+            _log.exception("unexpected", peer=transport.peer)
+            transport.abort()
