@@ -66,14 +66,13 @@ class Client:
         self._events_in, self._events_out = anyio.create_memory_object_stream[Event](EVENTS_MAX)
 
     # -- what users call
-    async def events(self) -> AsyncIterator[Event]:
+    def events(self) -> AsyncIterator[Event]:
         """Everything that happens in the subscribed channels, each numbered entry once and in order.
 
         Beside the server's events there is `client.state` with `{state}` on each change of it. Ends with the client.
         Raises: AuthenticationLost.
         """
-        async for event in self._events_out:
-            yield event
+        return self._events_out
 
     async def send(self, conversation_id: str, content: str, **fields: Json) -> Mapping[str, Any]:
         """Send a message and return it as stored, with its `sequence` and `ack`. Waits as long as it takes to connect.
