@@ -104,6 +104,14 @@ def test_a_hint_without_a_number_is_answered_only_by_a_read_that_began_after_it(
     assert feed.read_done([], 7, 1.3) == []
 
 
+def test_a_hint_without_a_number_survives_a_failed_read() -> None:
+    feed = opened_at(7)
+    assert feed.hint(1.0) == [Read(7, PAGE)]
+    (pause,) = feed.read_failed(1.1)
+    assert isinstance(pause, WakeAt)
+    assert feed.wake(pause.time) == [Read(7, PAGE)]
+
+
 def test_what_is_heard_while_it_opens_is_held_and_what_lies_below_the_tail_is_dropped() -> None:
     feed = Feed(CountedRoom())
     feed.open(0.0)

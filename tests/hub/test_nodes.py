@@ -27,11 +27,19 @@ pytestmark = pytest.mark.trio(run=run)
 
 
 class FlakyLink:
+    """Once deaf, deaf for ever: only a new link helps."""
+
     def __init__(self, link: Link, bus: FlakyBus) -> None:
         self._link, self._bus = link, bus
+        self._was_deaf = False
+
+    @property
+    def is_deaf(self) -> bool:
+        self._was_deaf = self._was_deaf or self._bus.is_deaf
+        return self._was_deaf
 
     async def listen(self, topics: Iterable[str]) -> None:
-        if self._bus.is_deaf:
+        if self.is_deaf:
             await trio.sleep_forever()
         await self._link.listen(topics)
 
@@ -41,7 +49,7 @@ class FlakyLink:
     async def receive(self) -> tuple[str, bytes]:
         while True:
             topic, data = await self._link.receive()
-            if not self._bus.is_deaf:
+            if not self.is_deaf:
                 return topic, data
 
 
@@ -322,10 +330,21 @@ async def test_a_channel_opens_whatever_the_bus_does(world: World, nodes: list[N
     setattr(nodes[1].bus, how, True)
     if how != "is_deaf":
         world.bus.cut()
-        await trio.sleep(0.1)
+        await trio.sleep(0.15)
     began = trio.current_time()
     await nodes[1].join(RecordingSink(), "room:new")
     assert trio.current_time() - began <= longest_s
+
+
+async def test_a_bus_that_goes_away_while_a_channel_opens_keeps_it_no_longer(world: World, nodes: list[Node]) -> None:
+    nodes[1].bus.is_deaf = True
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nodes[1].join, RecordingSink(), "room:new")
+        await trio.sleep(0.1)
+        nodes[1].bus.is_down = True
+        world.bus.cut()
+    assert trio.current_time() - began < 0.2
 
 
 async def test_an_entry_that_comes_between_subscription_and_tail_is_not_lost(world: World, nodes: list[Node]) -> None:

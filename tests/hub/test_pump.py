@@ -498,13 +498,16 @@ async def test_one_event_larger_than_the_bound_of_bytes_still_passes(monkeypatch
         assert sink.numbers(ROOM) == [1, 2]
 
 
-async def test_a_log_that_lost_its_end_moves_everybody_even_during_a_breath(rig: Rig) -> None:
+@pytest.mark.parametrize("breaths", [1, 3])
+async def test_a_log_that_lost_its_end_moves_everybody_even_during_a_breath(rig: Rig, breaths: int) -> None:
     """The lost timeline must not reach anybody after the others were told that it is gone."""
-    all_ = [RecordingSink() for _ in range(6)]
+    all_ = sockets(6)
     peers = await rig.join(*all_)
     rig.say(3)
     turn = rig.turn()
-    next(turn)
+    for _ in range(breaths):
+        next(turn)
+    rig.say(1)
     channel = peers[0].members[ROOM].channel
     assert channel.feed is not None
     channel.feed.cursor = channel.feed.named = 0
@@ -513,9 +516,15 @@ async def test_a_log_that_lost_its_end_moves_everybody_even_during_a_breath(rig:
     await wait_all_tasks_blocked()
     for _ in turn:
         pass
+    rig.turn_whole()
+    served = 2 * breaths
+    assert [len(read(socket)) for socket in all_] == [4] * served + [1] * (6 - served)
+    assert [socket.events(ROOM) for socket in all_] == [["gap"]] * 6
+    assert rig.hub.statistics().queued == rig.hub.statistics().queued_bytes == 0
     rig.say(1)
     rig.turn_whole()
-    assert [sink.events(ROOM) for sink in all_] == [["said"] * 3 + ["gap", "said"]] * 2 + [["gap", "said"]] * 4
+    assert [read(socket)[-1] for socket in all_] == [b"0"] * 6
+    assert [len(read(socket)) for socket in all_] == [5] * served + [2] * (6 - served)
 
 
 async def test_blocks_that_lost_members_are_joined_again(rig: Rig) -> None:

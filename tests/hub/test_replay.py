@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from secureconnect.hub import Frame, Hub, Limits, Peer
+from secureconnect.hub import Frame, Hub, Limits, Peer, SourceAway
 from secureconnect.hub.channel import State
 from secureconnect.hub.testing import MemorySource, RecordingSink
 
@@ -255,6 +255,33 @@ async def test_a_log_restored_from_a_backup_tells_everybody_where_it_goes_on(hub
     assert live.frames[-1].payload == b"6 again"
 
 
+@pytest.mark.parametrize("to", [0, 2, 4])
+async def test_a_replay_under_way_hands_over_nothing_of_a_timeline_that_is_gone(hub: Hub, source: MemorySource, to: int) -> None:
+    source.append(ROOM, *[b"x"] * 5)
+    sink = RecordingSink(room=2)
+    peer = await joined(hub, sink)
+    await wait_all_tasks_blocked()
+    channel = peer.members[ROOM].channel
+    assert channel.feed is not None
+    del source.logs[ROOM][to:]
+    channel.feed.cursor = channel.feed.named = to
+    hub._channels._move(channel, to, "reset")
+    sink.make_room(99)
+    await trio.sleep(1)
+    assert sink.events(ROOM) == ["said", "said", "gap"]
+    hub.commit(ROOM, source.append(ROOM, b"new"))
+    await wait_all_tasks_blocked()
+    assert sink.frames[-1].payload == b"new"
+
+
+async def test_a_place_that_was_refused_leaves_no_channel_open(hub: Hub, source: MemorySource) -> None:
+    source.is_away = True
+    with pytest.raises(SourceAway):
+        await hub.connect(RecordingSink()).prepare(ROOM)
+    await trio.sleep(11)
+    assert hub.statistics().channels == 0
+
+
 async def test_a_channel_closes_when_nobody_came_back_for_a_while(hub: Hub, source: MemorySource) -> None:
     peer = await joined(hub, RecordingSink(), ROOM, "user:1")
     peer.close()
@@ -277,9 +304,9 @@ async def test_who_comes_back_in_time_keeps_the_channel_open(hub: Hub) -> None:
         assert place.recovered
     await trio.sleep(70)
     assert hub.statistics().channels == 1
+    assert len(hub._channels.by_name["user:1"].history or ()) == 0, "nothing is kept for longer than a minute"
     place = await hub.connect(RecordingSink()).prepare("user:1", after=position)
-    assert place.recovered, "nothing was missed"
-    assert len(hub._channels.by_name["user:1"].history or ()) == 0, "but nothing is kept for longer than a minute"
+    assert place.recovered, "but nothing was missed"
 
 
 async def test_a_feed_without_room_reads_what_it_could_not_take(source: MemorySource) -> None:

@@ -164,8 +164,8 @@ class Channels:
         now = anyio.current_time()
         history.forget(now)
         item = history.append(make, now)
-        if len(history) == 1:
-            self._forget_later(history, now)
+        if not history.is_watched:
+            self._forget_later(history)
         self._pass_history(channel, history)
         return history.position(item.sequence)
 
@@ -291,11 +291,12 @@ class Channels:
         elif channel.history is not None:
             self._pass_history(channel, channel.history)
 
-    def _forget_later(self, history: History, now: float) -> None:
-        self._timers.at(now + self._limits.history_s, partial(self._forget, history))
+    def _forget_later(self, history: History) -> None:
+        due = history.due
+        history.is_watched = due is not None
+        if due is not None:
+            self._timers.at(due, partial(self._forget, history))
 
     def _forget(self, history: History) -> None:
-        now = anyio.current_time()
-        history.forget(now)
-        if len(history):
-            self._forget_later(history, now)
+        history.forget(anyio.current_time())
+        self._forget_later(history)

@@ -18,12 +18,14 @@ class History:
     `cursor` is what has passed on to the pump; without room an event waits here and passes later, as in a feed.
     """
 
-    __slots__ = ("_events", "_events_max", "_keep_s", "cursor", "epoch", "tail")
+    __slots__ = ("_events", "_events_max", "_keep_s", "cursor", "epoch", "is_watched", "tail")
 
     def __init__(self, epoch: str, *, events_max: int, keep_s: float) -> None:
         self.epoch = epoch
         self.tail = 0
         self.cursor = 0
+        self.is_watched = False
+        """A timer will drop what is old."""
         self._events_max = events_max
         self._keep_s = keep_s
         self._events: deque[tuple[float, Item]] | None = None  # made when needed: most channels are silent
@@ -35,6 +37,11 @@ class History:
     def first(self) -> int:
         """The lowest offset that is kept; tail + 1 when there is none."""
         return self._events[0][1].sequence if self._events else self.tail + 1
+
+    @property
+    def due(self) -> float | None:
+        """When the oldest event is to be forgotten; None: there is none."""
+        return self._events[0][0] + self._keep_s if self._events else None
 
     def position(self, offset: int) -> str:
         return f"{self.epoch}-{offset}"
@@ -59,7 +66,7 @@ class History:
 
     def forget(self, now: float) -> None:
         """Drop what is too old."""
-        while self._events and self._events[0][0] <= now - self._keep_s:
+        while self._events and self._events[0][0] + self._keep_s <= now:
             self._events.popleft()
         if not self._events:
             self._events = None

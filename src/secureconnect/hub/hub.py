@@ -103,6 +103,7 @@ class Hub:
         """
         if not items:
             return
+        assert self._channels.source(channel) is not None, f"{channel} has no log"
         self._watch.author.note(channel, items[-1].sequence)
         self._channels.offer(channel, items)
         if self._is_heard:

@@ -114,15 +114,15 @@ class Replays:
 
     async def _hand_over(self, member: Member, items: Sequence[Item]) -> bool:
         """Offer these in order, as many at once as fit. False: the member needs them no more, or its connection was ended."""
-        done, step, cursor = 0, len(items), member.cursor
+        done, step, gap = 0, len(items), member.gap
         deadline = anyio.current_time() + self.limits.replay_wait_s
         while done < len(items):
-            if member.state is not State.BEHIND or member.cursor != cursor:
-                return False
+            if member.state is not State.BEHIND or member.gap is not gap:
+                return False  # it left, or was moved to where these are no longer next
             chunk = _portion(items, done, step)
             if member.peer.offer_replayed([item.frame for item in chunk]):
                 done, step = done + len(chunk), step * 2
-                cursor = member.cursor = chunk[-1].sequence
+                member.cursor = chunk[-1].sequence
                 deadline = anyio.current_time() + self.limits.replay_wait_s
             elif len(chunk) > 1:
                 step = len(chunk) // 2
