@@ -31,9 +31,12 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     process.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or the one named by CHROMIUM; a missing browser is a failure."""
+    """Debian's Chromium, or the one named by CHROMIUM; a missing browser is a failure.
+
+    Its driver runs an event loop in this thread as long as it lives: no longer than the module, or no other test could run one.
+    """
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.fail("no Chromium: install it (apt-get install chromium) or name it in CHROMIUM")
