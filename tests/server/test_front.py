@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from typing import Any
 
 import pytest
 import trio
@@ -718,6 +719,28 @@ async def test_draining_closes_who_is_idle_and_answers_who_is_served(autojump_cl
             busy.transport.abort()
             late.transport.abort()
         assert (world.front.connections, trio.current_time()) == (0, 0.0)
+
+
+async def test_a_drain_that_begins_during_a_page_does_not_wait_for_its_connection_to_idle(autojump_clock: MockClock) -> None:
+    gate = trio.Event()
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's own types
+        await gate.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with open_front(web=page) as world:
+        client = world.connect()
+        await client.send(request("GET /page"))
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.front.drain)
+            await wait_all_tasks_blocked()
+            gate.set()
+            assert (await client.answer()).body == b"ok"
+            assert await client.end() == b""
+            client.transport.abort()
+        assert trio.current_time() < 1
 
 
 async def test_draining_without_connections_ends_at_once(autojump_clock: MockClock) -> None:

@@ -167,6 +167,20 @@ def test_a_head_may_arrive_byte_by_byte_and_one_empty_line_before_it_is_tolerate
     assert len(inbox) == 0
 
 
+def test_a_head_may_arrive_in_any_three_pieces() -> None:
+    """A read may end just behind a line's LF, and the next one between the CR and the LF of a later line."""
+    raw = b"GET /a HTTP/1.1\r\n" + HOST + b"A: b\r\nC: d\r\n\r\n"
+    for first in range(1, len(raw)):
+        for second in range(first + 1, len(raw)):
+            inbox = Inbox()
+            inbox.feed(raw[:first])
+            assert inbox.head() is None
+            inbox.feed(raw[first:second])
+            assert inbox.head() is None
+            inbox.feed(raw[second:])
+            assert inbox.head() == parse_head(raw)
+
+
 def test_a_lone_empty_line_begins_no_request() -> None:
     inbox = Inbox()
     inbox.feed(b"\r\n")

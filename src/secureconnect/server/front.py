@@ -137,8 +137,8 @@ class Front:
                 self.counters.requests += 1
                 if self._gateway.is_socket_path(head.path.decode("ascii")):
                     return self._hand_over(connection, head)
-                if not await self._serve(connection, head):
-                    break
+                if not await self._serve(connection, head) or self._draining:
+                    break  # a drain that began during the answer found nothing idle to close
         except SecureConnectError as problem:
             await self._refuse(connection, problem)
         else:

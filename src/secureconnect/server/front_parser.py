@@ -123,8 +123,10 @@ class Inbox:
         new = max(at, self._checked - 1)
         if len(data) - at > HEAD_BYTES_MAX:
             raise HeadTooLarge(f"The head is over {HEAD_BYTES_MAX} bytes")
-        piece = data[new:]
-        check_characters(piece, before=data[new - 1 : new] if new > at else b"")
+        before = data[new - 1 : new] if new > at else b""
+        if before == b"\n":
+            before = b""  # it was checked with the CR in front of it, which is not looked at again
+        check_characters(data[new:], before=before)
         self._checked = len(data)
 
 
