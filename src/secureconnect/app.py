@@ -146,7 +146,7 @@ async def open_stores(
         raise ConfigError("SQL_URL: networked databases are not built yet; leave it out, or use sqlite:///PATH")
     _make_folder(path.parent)
     with sole_server(path) if alone else nullcontext():
-        async with open_embedded(path, node=node, clock=SystemClock()) as bundle:
+        async with open_embedded(path, node=node, clock=SystemClock(), deadline_s=settings.store_deadline_s) as bundle:
             yield bundle
 
 

@@ -160,7 +160,7 @@ async def test_what_the_application_is_told_of_a_request(autojump_clock: MockClo
         headers = {"X-Forwarded-For": "198.51.100.7", "X-A": "1", "x-a": "2"}
         await client.ask(request("POST /ech%6F?a=%20", headers, b"x"))
         assert (await client.ask(request("POST /echo", body=b"hello"))).body == b"hello"
-        assert (await client.ask(request("GET http://other/told"))).body == b"hello"
+        assert (await client.ask(request("GET http://test/told"))).body == b"hello"
     scope = app.scopes[0]
     assert (scope["type"], scope["method"], scope["path"], scope["raw_path"]) == ("http", "POST", "/echo", b"/ech%6F")
     assert (scope["query_string"], scope["http_version"], scope["client"]) == (b"a=%20", "1.1", ("198.51.100.7", 0))
@@ -176,6 +176,35 @@ async def test_operations_and_unknown_api_paths_never_reach_the_application(auto
         assert (await client.ask(request("GET /v1/nothing"))).status == 404
         assert (await client.ask(request("PUT /v1/echo"))).status == 405
     assert app.scopes == []
+
+
+async def test_a_steady_reader_of_a_large_page_may_take_longer_than_a_request(autojump_clock: MockClock) -> None:
+    """The write's own clock asks for progress; the request's clock is for an application that says nothing."""
+
+    async def large(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 400_000})
+
+    async with open_front(web=large) as world:
+        client = world.connect()
+        await client.send(request("GET /large"))
+        taken = 0
+        while taken < 400_000:
+            taken += len(await client.transport.receive(10_000))
+            await trio.sleep(1)
+        assert trio.current_time() > 30
+
+
+async def test_lengths_that_an_application_tells_twice_leave_as_one(autojump_clock: MockClock) -> None:
+    async def twice(scope: Message, receive: Receive, send: Send) -> None:
+        lengths = [(b"content-length", b"many"), (b"Content-Length", b"2"), (b"content-length", b"3")]
+        await send({"type": "http.response.start", "status": 200, "headers": lengths})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with open_front(web=twice) as world:
+        client = world.connect()
+        await client.send(request("GET /twice"))
+        assert (await client.transport.receive(65_536)).lower().count(b"content-length") == 1
 
 
 async def test_a_head_and_an_old_client_are_framed_as_they_must_be(autojump_clock: MockClock) -> None:

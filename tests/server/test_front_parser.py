@@ -68,6 +68,8 @@ REFUSED = [
     (b"GET * HTTP/1.1\r\n" + HOST + b"\r\n", "target"),
     (b"GET ftp://x/ HTTP/1.1\r\n" + HOST + b"\r\n", "target"),
     (b"GET http://u@x/ HTTP/1.1\r\n" + HOST + b"\r\n", "target"),
+    (b"GET http://evil/ HTTP/1.1\r\n" + HOST + b"\r\n", "host"),
+    (b"GET http://x:81/ HTTP/1.1\r\n" + HOST + b"\r\n", "host"),
     (b"CONNECT x:80 HTTP/1.1\r\n" + HOST + b"\r\n", "target"),
     (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "length_and_chunked"),
     (b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", "length_and_chunked"),
@@ -123,7 +125,7 @@ def test_a_refusal_does_not_depend_on_how_the_bytes_arrive(raw: bytes, reason: s
         (b"/a/b?c=d?e&f", b"/a/b", b"c=d?e&f"),
         (b"http://x", b"/", b""),
         (b"http://x?q", b"/", b"q"),
-        (b"HTTPS://x:80/p?q", b"/p", b"q"),
+        (b"HTTP://X:80/p?q", b"/p", b"q"),
     ],
 )
 def test_origin_and_absolute_form_say_the_same(target: bytes, path: bytes, query: bytes) -> None:

@@ -13,18 +13,19 @@ from secureconnect.backends.sql.auth import SqlRevocations, SqlSessions, SqlUser
 from secureconnect.backends.sql.conversations import SqlConversations
 from secureconnect.backends.sql.directory import SqlDirectory
 from secureconnect.backends.sql.log import SqlLogStore
-from secureconnect.backends.sql.sqlite import SqliteEngine, open_sqlite
+from secureconnect.backends.sql.sqlite import SqliteEngine, SqliteLimits, open_sqlite
 from secureconnect.ids import NodeId
 from secureconnect.ports import Clock
 
 
 @asynccontextmanager
-async def open_embedded(path: Path, *, node: NodeId, clock: Clock) -> AsyncIterator[Bundle]:
+async def open_embedded(path: Path, *, node: NodeId, clock: Clock, deadline_s: float = 5.0) -> AsyncIterator[Bundle]:
     """Open or make the database file and serve its stores for the length of the block; leaving it finishes what was begun.
 
+    `deadline_s` bounds every call of every store, its wait in the queue included.
     Raises: ConfigError, BackendDown, StorageFull, each naming the file and the cure.
     """
-    async with open_sqlite(path) as engine:
+    async with open_sqlite(path, limits=SqliteLimits(deadline_s=deadline_s)) as engine:
         yield Bundle(
             users=SqlUsers(engine),
             sessions=SqlSessions(engine),

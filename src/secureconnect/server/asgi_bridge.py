@@ -27,7 +27,14 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 """`await app(scope, receive, send)`. Frameworks type the three by their own names, hence Any at this door."""
 
-_OURS = {b"connection": None, b"transfer-encoding": None, b"keep-alive": None, b"date": None, b"server": None}
+_OURS = {
+    b"content-length": None,
+    b"connection": None,
+    b"transfer-encoding": None,
+    b"keep-alive": None,
+    b"date": None,
+    b"server": None,
+}
 """Headers that say how bytes travel: the connection's business, not an application's."""
 
 _log = structlog.get_logger("secureconnect.asgi")
@@ -176,6 +183,7 @@ class _Talk:
         out = [] if self.is_started else [self._begin(len(data), more=more)]
         out += self._framed(data, more=more)
         self.is_started = self.connection.is_answering = True
+        self.clock.deadline = math.inf  # a write has its own clock, which asks for progress; `send` sets this one again
         try:
             await self.connection.write(b"".join(out))
         except OSError:
@@ -201,6 +209,7 @@ class _Talk:
             self._framing = "none"
         elif told is not None:
             self._framing, self._left = "length", int(told)
+            framing = b"Content-Length: %d\r\n" % self._left
         elif not more:
             self._framing, self._left = "length", size
             framing = b"Content-Length: %d\r\n" % size
@@ -208,7 +217,9 @@ class _Talk:
             self._framing, framing = "chunked", b"Transfer-Encoding: chunked\r\n"
         else:
             self._framing, self._keep = "close", False
-        shown = [(name, value) for name, value in headers if name not in _OURS and (status != 204 or name != b"content-length")]
+        if self._framing == "none" and told is not None and status != 204:
+            framing = b"Content-Length: %b\r\n" % told  # what a GET would have got
+        shown = [(name, value) for name, value in headers if name not in _OURS]
         return b"".join(
             (
                 status_line(status),

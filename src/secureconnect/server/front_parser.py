@@ -175,7 +175,7 @@ def parse_head(raw: bytes) -> Head:
     headers = _headers(raw)
     version = "1.1" if minor == b"1" else "1.0"
     path, query = _target(method, target)
-    _check_host(headers, version)
+    _check_host(headers, version, target)
     words = _words(headers.get(b"connection", b""))
     return Head(
         method.decode("ascii"),
@@ -242,7 +242,8 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     return path, query
 
 
-def _check_host(headers: dict[bytes, bytes], version: str) -> None:
+def _check_host(headers: dict[bytes, bytes], version: str, target: bytes) -> None:
+    """A target that names its host must name the same one: RFC 9112 §3.2.2 lets it win, and others in front may read `Host`."""
     host = headers.get(b"host")
     if host is None:
         if version == "1.1":
@@ -250,6 +251,14 @@ def _check_host(headers: dict[bytes, bytes], version: str) -> None:
         return
     if not _HOST.fullmatch(host):
         raise Malformed("host", "The Host header is not valid")
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is not None and _without_port(absolute[1]) != _without_port(host):
+        raise Malformed("host", "The request target and the Host header name different hosts")
+
+
+def _without_port(host: bytes) -> bytes:
+    """In lower case and without the port that it would have anyway; we speak plain HTTP, what is in front may speak TLS."""
+    return host.lower().removesuffix(b":80").removesuffix(b":443")
 
 
 def _length(headers: dict[bytes, bytes], version: str) -> int | None:

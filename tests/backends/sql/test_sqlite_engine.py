@@ -23,7 +23,7 @@ from secureconnect.backends.sql.engine import Plan
 from secureconnect.backends.sql.migrations import missing
 from secureconnect.backends.sql.schema import MIGRATIONS
 from secureconnect.backends.sql.sqlite import SqliteEngine, SqliteLimits, open_sqlite
-from secureconnect.errors import BackendDown, ConfigError, Conflict, OutcomeUnknown, Overloaded, StorageFull
+from secureconnect.errors import BackendDown, ConfigError, Conflict, DeadlineExceeded, OutcomeUnknown, Overloaded, StorageFull
 
 INSERT = "INSERT INTO digests (node, epoch, number, data, at_us) VALUES ($1, 0, $2, $3, 0)"
 NAMES = "SELECT node FROM digests ORDER BY node"
@@ -92,6 +92,28 @@ async def test_what_waits_is_committed_in_one_transaction(engine: SqliteEngine) 
     assert engine.statistics().transactions == 2
     assert engine.statistics().writes_waiting == 0
     assert len(await engine.read(names)) == 100
+
+
+@pytest.mark.parametrize("kind", ["write", "read"])
+async def test_a_disk_that_hangs_costs_a_caller_its_deadline_and_no_more(path: Path, kind: str) -> None:
+    """The thread keeps the job, the caller leaves: a write may still happen, a read is just late."""
+    begun, go = threading.Event(), threading.Event()
+
+    def hang() -> Plan[None]:
+        yield "SELECT 1", ()
+        begun.set()
+        go.wait(10)
+
+    async with open_sqlite(path, limits=SqliteLimits(deadline_s=0.2, readers=1)) as engine:
+        try:
+            with trio.fail_after(5):
+                with pytest.raises(OutcomeUnknown if kind == "write" else DeadlineExceeded, match=r"within 0\.2 s"):
+                    await (engine.write(hang) if kind == "write" else engine.read(hang))
+                assert begun.is_set()
+                with pytest.raises(OutcomeUnknown if kind == "write" else DeadlineExceeded):
+                    await (engine.write(partial(insert, "a")) if kind == "write" else engine.read(names))  # behind it in the line
+        finally:
+            go.set()
 
 
 async def test_a_transaction_is_bounded(path: Path) -> None:

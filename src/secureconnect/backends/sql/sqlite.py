@@ -27,6 +27,7 @@ from secureconnect.backends.sql import sqlite_file
 from secureconnect.backends.sql.engine import Plan
 from secureconnect.backends.sql.sqlite_commit import GroupCommit
 from secureconnect.backends.sql.sqlite_line import Job, Line
+from secureconnect.errors import DeadlineExceeded, OutcomeUnknown
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 (an item of a shared plan, beside T its result)
@@ -44,6 +45,8 @@ class SqliteLimits:
     jobs_per_transaction_max: int = 512
     """Beyond it a group wins nothing: the fsync's share is small by then, and everybody waits longer."""
     readers: int = 2
+    deadline_s: float = 5.0
+    """One call, its wait in the queue included (failure-policy.md §1). A thread that hangs keeps its job, not its caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +70,24 @@ class SqliteEngine:
         self._reads = Line(limits.reads_waiting_max)
 
     async def write(self, make: Callable[[], Plan[T]]) -> T:
-        result: T = await self._writes.ask(Job(make))
+        result: T = await self._asked(self._writes, Job(make), is_write=True)
         return result
 
     async def write_together(self, make: Callable[[Sequence[I]], Plan[Sequence[T]]], item: I) -> T:
-        result: T = await self._writes.ask(Job(make, item, shared=True))
+        result: T = await self._asked(self._writes, Job(make, item, shared=True), is_write=True)
         return result
 
     async def read(self, make: Callable[[], Plan[T]]) -> T:
-        result: T = await self._reads.ask(Job(make))
+        result: T = await self._asked(self._reads, Job(make), is_write=False)
         return result
+
+    async def _asked(self, line: Line, job: Job, *, is_write: bool) -> Any:  # noqa: ANN401 (as `Line.ask`)
+        deadline_s = self.limits.deadline_s
+        with trio.move_on_after(deadline_s):
+            return await line.ask(job)
+        if is_write:
+            raise OutcomeUnknown(f"The database did not answer within {deadline_s:g} s", details={"dependency": "sql"})
+        raise DeadlineExceeded(f"The database did not answer within {deadline_s:g} s", details={"dependency": "sql"})
 
     def statistics(self) -> SqliteStatistics:
         return SqliteStatistics(
