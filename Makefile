@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 FAST := not slow and not service
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint fast rest browser bench drill docs pins clean
+.PHONY: help run test check lint fast rest programs bench drill docs pins clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -47,11 +47,11 @@ lint: $(VENV)/ready-tests
 fast: $(VENV)/ready-tests
 	$(BIN)/python -m pytest -m '$(FAST)'
 
-rest: $(VENV)/ready-tests browser
+rest: $(VENV)/ready-tests programs
 	$(BIN)/python -m pytest -m 'slow or service'
 
-browser:
-	@bash .ci/browser
+programs:
+	@bash .ci/programs
 
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m bench --short

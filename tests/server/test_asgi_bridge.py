@@ -190,7 +190,9 @@ async def test_a_steady_reader_of_a_large_page_may_take_longer_than_a_request(au
         await client.send(request("GET /large"))
         taken = 0
         while taken < 400_000:
-            taken += len(await client.transport.receive(10_000))
+            piece = await client.transport.receive(10_000)
+            assert piece, f"cut off after {taken} bytes"
+            taken += len(piece)
             await trio.sleep(1)
         assert trio.current_time() > 30
 
