@@ -13,24 +13,22 @@ from pathlib import Path
 
 import trio
 
-from secureconnect.backends.sql import sqlite_file
 from secureconnect.backends.sql.log import SqlLogStore
-from secureconnect.backends.sql.sqlite import open_sqlite
+from secureconnect.backends.sql.sqlite import SqliteLimits, open_sqlite
 from secureconnect.features.log.model import MESSAGE_CREATED, NewEntry
 from secureconnect.ids import ConversationId, MessageId, UserId
 
 CONVERSATIONS = 5
 SENDERS = 4
 """Of each conversation."""
-CHECKPOINT_PAGES = 60
+CHECKPOINT_AFTER = 30
 """Small, so that the write-ahead log is copied into the file, and begins anew, many times in a run."""
 
 
 async def main(directory: Path, synchronous: str, appends: int) -> None:
     acks = os.open(directory / "acks", os.O_WRONLY | os.O_CREAT)
-    vars(sqlite_file)["CHECKPOINT_PAGES"] = CHECKPOINT_PAGES
-
-    async with open_sqlite(directory / "log.sqlite3", synchronous=synchronous) as engine:
+    limits = SqliteLimits(checkpoint_after=CHECKPOINT_AFTER)
+    async with open_sqlite(directory / "log.sqlite3", limits=limits, synchronous=synchronous) as engine:
         store = SqlLogStore(engine)
 
         async def send(conversation: ConversationId, sender: int) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-import anyio
-from anyio.abc import TaskStatus
+import trio
 
 from secureconnect.errors import Unavailable
 from secureconnect.features.log.announcer import Announcer
@@ -33,23 +32,23 @@ async def run_appends(
     pipeline: Pipeline,
     *,
     deadlines: Deadlines = Deadlines(),
-    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Make the pipeline's calls until cancelled; then nobody is left waiting for one."""
     try:
-        async with anyio.create_task_group() as tasks:
+        async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
                 for call in pipeline.due():
-                    tasks.start_soon(_attempt, pipeline, call, deadlines.attempt_s)
-                with anyio.CancelScope(deadline=pipeline.wake_at()):
+                    nursery.start_soon(_attempt, pipeline, call, deadlines.attempt_s)
+                with trio.CancelScope(deadline=pipeline.wake_at()):
                     await pipeline.changed()
     finally:
         pipeline.end()
 
 
 async def _attempt(pipeline: Pipeline, call: Call, attempt_s: float) -> None:
-    with anyio.move_on_after(attempt_s) as scope:
+    with trio.move_on_after(attempt_s) as scope:
         await pipeline.attempt(call)
     if scope.cancelled_caught:
         pipeline.unknown(call)
@@ -59,13 +58,13 @@ async def run_announcements(
     announcer: Announcer,
     *,
     deadlines: Deadlines = Deadlines(),
-    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Sweep at the start and from time to time, until cancelled."""
     task_status.started()
     while True:
         is_clean = False
-        with anyio.move_on_after(deadlines.sweep_s):
+        with trio.move_on_after(deadlines.sweep_s):
             with suppress(Unavailable):  # the next one tries again; the store's own health is told elsewhere
                 is_clean = await announcer.sweep()
-        await anyio.sleep(deadlines.sweep_s if is_clean else deadlines.sweep_again_s)
+        await trio.sleep(deadlines.sweep_s if is_clean else deadlines.sweep_again_s)

@@ -32,6 +32,12 @@ YIELD_EVERY = 256
 """Sinks between two breaths of the event loop, about 0.3 ms of socket writes."""
 TURN_CHANNELS = 256
 """Channels in one turn: bounds what one turn holds."""
+GATHER_FROM = 256
+"""Members of a channel whose turn costs more than a short wait for what is about to join it."""
+GATHER_SINK_S = 3e-6
+"""The wait for each member, about what its write costs: so a wait is never longer than the turn that it may save ..."""
+GATHER_MAX_S = 0.005
+"""... nor than this. A local commit takes about 1 ms."""
 
 
 class Pump:
@@ -44,6 +50,7 @@ class Pump:
         self._ready: dict[Channel, None] = {}  # channels with something waiting, in turn order
         self._work: anyio.Event | None = None  # set while the task sleeps
         self._room: anyio.Event | None = None  # set while somebody waits for room
+        self._more: anyio.Event | None = None  # set while a turn waits for more
 
     def put(self, channel: Channel, items: Sequence[Item]) -> None:
         """Queue what has room, and wake up: the turn begins when the tasks that are scheduled now have run."""
@@ -52,6 +59,9 @@ class Pump:
         if self._work is not None:
             self._work.set()
             self._work = None
+        if self._more is not None:
+            self._more.set()
+            self._more = None
 
     async def wait_room(self) -> None:
         """Until a turn has ended; there may be room then. Cancellation: nothing is lost."""
@@ -65,9 +75,30 @@ class Pump:
             if not self._ready:
                 self._work = anyio.Event()
                 await self._work.wait()
+            await self._gather()
             for _ in self.turn():
                 await checkpoint()
-            await checkpoint()
+            if self._ready:
+                await checkpoint()
+
+    async def _gather(self) -> None:
+        """Before a large turn: let what has room reserved be committed, so that it leaves in the same writes.
+
+        Nobody waits for what has not come: a lone event costs two passes of the event loop, in which what lies in the sockets
+        is read.
+        """
+        large = [channel for channel in islice(self._ready, TURN_CHANNELS) if len(channel.members) >= GATHER_FROM]
+        if not large:
+            return
+        await checkpoint()
+        await checkpoint()
+        expected = sum(channel.waiting + channel.reserved for channel in large)
+        wait_s = min(GATHER_MAX_S, GATHER_SINK_S * sum(len(channel.members) for channel in large))
+        with anyio.move_on_after(wait_s):
+            while sum(channel.waiting for channel in large) < expected:
+                self._more = more = anyio.Event()
+                await more.wait()
+        self._more = None
 
     def turn(self) -> Iterator[None]:
         """One turn. Yields where others should run; between two yields nothing else does."""

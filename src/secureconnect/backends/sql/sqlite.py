@@ -25,6 +25,7 @@ import trio
 
 from secureconnect.backends.sql import sqlite_file
 from secureconnect.backends.sql.engine import Plan
+from secureconnect.backends.sql.sqlite_checkpoint import CHECKPOINT_AFTER, Checkpointer
 from secureconnect.backends.sql.sqlite_commit import GroupCommit
 from secureconnect.backends.sql.sqlite_line import Job, Line
 from secureconnect.errors import DeadlineExceeded, OutcomeUnknown
@@ -45,6 +46,7 @@ class SqliteLimits:
     jobs_per_transaction_max: int = 512
     """Beyond it a group wins nothing: the fsync's share is small by then, and everybody waits longer."""
     readers: int = 2
+    checkpoint_after: int = CHECKPOINT_AFTER
     deadline_s: float = 5.0
     """One call, its wait in the queue included (failure-policy.md §1). A thread that hangs keeps its job, not its caller."""
 
@@ -64,6 +66,7 @@ class SqliteEngine:
 
     def __init__(self, path: Path, limits: SqliteLimits, writer: sqlite3.Connection) -> None:
         self.path = path
+        self.checkpointer = Checkpointer(after=limits.checkpoint_after)
         self.limits = limits
         self._commit = GroupCommit(writer, path)
         self._writes = Line(limits.writes_waiting_max)
@@ -83,7 +86,10 @@ class SqliteEngine:
 
     async def _asked(self, line: Line, job: Job, *, is_write: bool) -> Any:  # noqa: ANN401 (as `Line.ask`)
         deadline_s = self.limits.deadline_s
-        with trio.move_on_after(deadline_s):
+        ends_s = trio.current_time() + deadline_s
+        if trio.current_effective_deadline() <= ends_s:
+            return await line.ask(job)  # the caller's own scope ends it sooner
+        with trio.CancelScope(deadline=ends_s):
             return await line.ask(job)
         if is_write:
             raise OutcomeUnknown(f"The database did not answer within {deadline_s:g} s", details={"dependency": "sql"})
@@ -97,12 +103,13 @@ class SqliteEngine:
             transactions=self._commit.transactions,
         )
 
-    async def close(self, writer: trio.Event, readers: Sequence[trio.Event]) -> None:
+    async def close(self, writer: trio.Event, readers: Sequence[trio.Event], checkpointer: trio.Event) -> None:
         """Take nothing more and wait until what waits is done. The writer ends last, alone: so it empties its log."""
         self._writes.refuse()
         self._reads.end(len(readers))
-        for reader in readers:
-            await reader.wait()
+        self.checkpointer.end()
+        for ended in (*readers, checkpointer):
+            await ended.wait()
         self._writes.end(1)
         await writer.wait()
 
@@ -115,8 +122,13 @@ class SqliteEngine:
             if wanted:
                 self._commit.run(wanted)
             self._writes.answer(jobs)
+            self.checkpointer.wrote(connection, len(wanted))
         connection.close()
         self._writes.tell(ended)
+
+    def serve_checkpoints(self, connection: sqlite3.Connection, ended: Callable[[], object]) -> None:
+        """The thread that copies the write-ahead log into the file."""
+        self.checkpointer.serve(connection, partial(self._writes.tell, ended))
 
     def serve_reads(self, connection: sqlite3.Connection, ended: Callable[[], object]) -> None:
         """A reading thread."""
@@ -159,15 +171,16 @@ async def open_sqlite(
     message names the file and the cure.
     """
     opening = partial(sqlite_file.open_all, path, readers=limits.readers, synchronous=synchronous)
-    writer, readers = await trio.to_thread.run_sync(opening)
-    engine = SqliteEngine(path, limits, writer)
-    writer_ended = _thread("writer", engine.serve_writes, writer)
-    readers_ended = [_thread("reader", engine.serve_reads, reader) for reader in readers]
+    opened = await trio.to_thread.run_sync(opening)
+    engine = SqliteEngine(path, limits, opened.writer)
+    writer_ended = _thread("writer", engine.serve_writes, opened.writer)
+    checkpointer_ended = _thread("checkpointer", engine.serve_checkpoints, opened.checkpointer)
+    readers_ended = [_thread("reader", engine.serve_reads, reader) for reader in opened.readers]
     try:
         yield engine
     finally:
         with trio.move_on_after(CLOSE_S, shield=True):
-            await engine.close(writer_ended, readers_ended)
+            await engine.close(writer_ended, readers_ended, checkpointer_ended)
 
 
 def _thread(name: str, serve: Callable[..., None], connection: sqlite3.Connection) -> trio.Event:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,11 +22,12 @@ T = TypeVar("T")
 
 BUSY_MS: Final = 1_000
 """How long a writer waits for another process (a command of the same program); below one attempt's 1.5 s."""
-CHECKPOINT_PAGES: Final = 4_000
-"""The write-ahead log is copied into the file at 16 MiB: a hot page once for many commits, and a restart reads it in 0.1 s."""
+CHECKPOINT_PAGES: Final = 12_000
+"""At 48 MiB a commit copies the write-ahead log itself: a bound, should sqlite_checkpoint.py not keep up."""
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 WRITER_CACHE_KIB: Final = 32 * 1024
 READER_CACHE_KIB: Final = 8 * 1024
+CHECKPOINTER_CACHE_KIB: Final = 256
 STATEMENTS_MAX: Final = 256
 """Prepared statements kept by a connection; there are about 100 texts, those with many rows counted by powers of two."""
 CHECKED_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -38,8 +41,17 @@ STATEMENTS_OWN: Final = frozenset({0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONST
 UNWRITABLE: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 
 
-def open_all(path: Path, *, readers: int, synchronous: str = "FULL") -> tuple[sqlite3.Connection, list[sqlite3.Connection]]:
-    """The one writing connection, its schema brought up to date, and so many that can only read. Blocks.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The one writing connection, the one that copies its log into the file, and those that can only read."""
+
+    writer: sqlite3.Connection
+    checkpointer: sqlite3.Connection
+    readers: Sequence[sqlite3.Connection]
+
+
+def open_all(path: Path, *, readers: int, synchronous: str = "FULL") -> Opened:
+    """All connections to `path`, its schema brought up to date. Blocks.
 
     `synchronous` is FULL wherever acknowledged means durable; tests that prove it set less.
     Raises: ConfigError, BackendDown (another process holds the lock), StorageFull.
@@ -48,6 +60,8 @@ def open_all(path: Path, *, readers: int, synchronous: str = "FULL") -> tuple[sq
     try:
         opened.append(_connect(path, WRITER_CACHE_KIB))
         _prepare_writer(opened[0], path, synchronous)
+        opened.append(_connect(path, CHECKPOINTER_CACHE_KIB))
+        opened[1].execute(f"PRAGMA synchronous={synchronous}")
         for _ in range(readers):
             opened.append(_connect(path, READER_CACHE_KIB))
             opened[-1].execute("PRAGMA query_only=ON")
@@ -57,7 +71,7 @@ def open_all(path: Path, *, readers: int, synchronous: str = "FULL") -> tuple[sq
         if isinstance(error, sqlite3.Error):
             raise at_start(error, path) from error
         raise
-    return opened[0], opened[1:]
+    return Opened(opened[0], opened[1], opened[2:])
 
 
 def _prepare_writer(connection: sqlite3.Connection, path: Path, synchronous: str) -> None:

@@ -128,6 +128,8 @@ class Lanes:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.bytes = 0
+        self.depth = 0
+        """Items that wait or are under way."""
         self.under_way = 0
         self.full_total = 0
         self._lanes: dict[ConversationId, Lane] = {}
@@ -136,9 +138,9 @@ class Lanes:
         self._unanswered: dict[Item, None] = {}  # in the order of their promises' `until_s`
 
     @property
-    def depth(self) -> int:
-        """Items that wait or are under way."""
-        return sum(len(lane.items) for lane in self._lanes.values())
+    def has_more(self) -> bool:
+        """Whether `calls` has something to make now or, after a pause, later."""
+        return bool(self._ready or self._paused)
 
     def reserve(self, conversation: ConversationId, entry: NewEntry, now_s: float) -> Item:
         """A place in the lane, or the one that this key has there already. Raises: Overloaded, nothing is stored."""
@@ -155,6 +157,7 @@ class Lanes:
         lane.items[entry.key] = item
         lane.waiting.append(item)
         self.bytes += item.size
+        self.depth += 1
         self._unanswered[item] = None
         self._line_up(conversation, lane)
         return item
@@ -290,6 +293,7 @@ class Lanes:
                     line.remove(item)
             del lane.items[item.entry.key]
             self.bytes -= item.size
+            self.depth -= 1
             self._unanswered.pop(item, None)
         if lane.items:
             self._line_up(conversation, lane)

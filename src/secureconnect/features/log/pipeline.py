@@ -124,7 +124,8 @@ class Pipeline:
         return PipelineStatistics(entries=lanes.depth, bytes=lanes.bytes, calls=lanes.under_way, full_total=lanes.full_total)
 
     def _changed(self) -> None:
-        self._work.set()
+        if self._lanes.has_more:
+            self._work.set()
         if not self._lanes.depth:
             self._idle.set()
 
