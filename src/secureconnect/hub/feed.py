@@ -19,6 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+import msgspec
+
 from .frame import Item
 
 HELD_MAX = 256
@@ -47,37 +49,32 @@ class Room(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The feed knows its place: everything after `cursor` is delivered from now on."""
 
     cursor: int
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True):
     """Queue these for the live members, in this order, in the same synchronous step. They have room."""
 
     items: Sequence[Item]
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True):
     """Read entries above `after`, at most `limit`; `after` None: only the tail. Answer by `read_done` or `read_failed`."""
 
     after: int | None
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class WakeAt:
+class WakeAt(msgspec.Struct, frozen=True):
     """Call `wake` at this time. Replaces an earlier one; an extra wake does no harm."""
 
     time: float
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(msgspec.Struct, frozen=True):
     """Events go on after `cursor`, and what lies between is not coming: tell the members, forget what waits for them.
 
     `reset`: the log ends below what was delivered (restored from a backup). `retention`: it begins above what is missing.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 _TEXT = 0x81  # FIN and opcode 1, RFC 6455 §5.2
@@ -55,8 +53,7 @@ class Frame:
         return self._ws
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """A numbered event of a channel. In a queue, `sequence` 0 marks an ephemeral one: it has no place in the order of numbers."""
 
     sequence: int

@@ -43,18 +43,16 @@ class Context:
         return self.identity
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A result that needs more than its data. `status` None: the row's. `meta` joins the envelope's."""
 
     data: object = None
     status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    meta: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    meta: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """The whole body of a `bare` row: health, figures, schema."""
 
     body: bytes

@@ -12,7 +12,6 @@ The shell does what the effects say and reports the end of each command with `ne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -44,8 +43,7 @@ class _Frame(msgspec.Struct):
     params: dict[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """An operation of the table, asked for under `id`."""
 
     id: CommandId
@@ -53,37 +51,32 @@ class Command:
     params: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(msgspec.Struct, frozen=True):
     """Send this payload as a text frame."""
 
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(msgspec.Struct, frozen=True):
     """Send `pong` with the server's time; with an `id`, its answer too."""
 
     id: CommandId | None
 
 
-@dataclass(frozen=True, slots=True)
-class Authenticate:
+class Authenticate(msgspec.Struct, frozen=True):
     """Check `token`; call `opened` when it is good."""
 
     id: CommandId
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Run this command; afterwards ask `next_in_turn` until it says None."""
 
     command: Command
 
 
-@dataclass(frozen=True, slots=True)
-class RunAside:
+class RunAside(msgspec.Struct, frozen=True):
     """Run this command beside the others; afterwards ask `next_aside` until it says None."""
 
     command: Command

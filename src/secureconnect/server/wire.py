@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -14,16 +13,15 @@ from secureconnect.ports import rfc3339 as rfc3339
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """What dispatch answers, not yet bytes. Exactly one of `data` (ready JSON, None: no data) and `error` speaks;
     `document` replaces the envelope for bare rows."""
 
     status: int
     data: bytes | None = None
     error: SecureConnectError | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    meta: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    meta: Mapping[str, object] = msgspec.field(default_factory=dict)
     document: bytes | None = None
     content_type: str = "application/json"
 

@@ -23,6 +23,7 @@ from math import inf
 from typing import Final
 
 import anyio
+import msgspec
 
 from secureconnect.errors import OutcomeUnknown, Overloaded, SecureConnectError
 from secureconnect.features.log.model import Appended, NewEntry
@@ -86,8 +87,7 @@ class Item:
         return len(self.entry.data) + len(self.entry.replacement or b"") + ENTRY_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One append to make now. It must be answered by `stored`, `refused`, `failed` or `unknown`."""
 
     conversation: ConversationId

@@ -7,8 +7,9 @@ envelope are spliced around it, so that socket, poll and log route show the very
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from secureconnect.ids import ConversationId, MessageId, UserId, conversation_channel
 
@@ -22,8 +23,7 @@ MEMBER_LEFT: Final = "member.left"
 MEMBER_ROLE_CHANGED: Final = "member.role_changed"
 
 
-@dataclass(frozen=True, slots=True)
-class NewEntry:
+class NewEntry(msgspec.Struct, frozen=True, gc=False):
     """An entry on its way into the log.
 
     `key` is the idempotency key, unique in its conversation: the same key is stored once, whatever the content
@@ -44,8 +44,7 @@ class NewEntry:
     redaction: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """An entry as it is stored. `message_number` is 0 for everything that is not `message.created`."""
 
     conversation: ConversationId
@@ -72,16 +71,14 @@ class Entry:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """The answer to one appended entry. `duplicate`: its key was stored before, and this is that first entry."""
 
     entry: Entry
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, gc=False):
     """Where a log ends and begins. Kept apart from the entries: neither retention nor an empty log resets a number.
 
     `tail`: the last sequence, 0 when nothing was appended. `messages`: the last message number.
@@ -93,8 +90,7 @@ class Head:
     first: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class LogPage:
+class LogPage(msgspec.Struct, frozen=True):
     """Entries in ascending order without holes, and the head at the moment of the read (one snapshot)."""
 
     entries: tuple[Entry, ...]

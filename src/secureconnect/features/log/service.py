@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import msgspec
 
 from secureconnect.errors import Overloaded
 from secureconnect.features.log.lanes import LIMITS, Limits
@@ -22,8 +23,7 @@ from secureconnect.ids import ConversationId, MessageId, conversation_channel
 from secureconnect.observe import stage
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """The answer to an append. `duplicate`: the key was there before, `entry` is the first one under it."""
 
     ack: Literal["stored"]

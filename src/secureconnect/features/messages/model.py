@@ -59,8 +59,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, content=UNSET, metadata=UNSET, edited_at=UNSET, deleted_at=deleted_at)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewMessage:
+class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody asks to send."""
 
     content: str
@@ -71,8 +70,7 @@ class NewMessage:
     reply_to_message_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """The answer to a send. `ack` says what is true of it: `stored`. `duplicate`: this is the first result again."""
 
     body: bytes
