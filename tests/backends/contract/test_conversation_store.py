@@ -26,7 +26,7 @@ from secureconnect.features.auth.model import User
 from secureconnect.features.auth.store import UserStore
 from secureconnect.features.conversations.model import Conversation, Departure, NewMember, Profile, Settings, Summary
 from secureconnect.features.conversations.store import Change, GroupFull, LastAdmin, Position, Store, UserDirectory
-from secureconnect.features.log.announcer import AnnouncementStore, Announcer
+from secureconnect.features.log.announcer import Announcement, AnnouncementStore, Announcer
 from secureconnect.features.log.model import MEMBER_JOINED, MESSAGE_CREATED, NewEntry
 from secureconnect.features.log.service import Receipt
 from secureconnect.features.log.store import LogStore
@@ -56,11 +56,14 @@ class House:
         return [(row.entry.key, row.joined) for row in await self.announcements.pending_of(conversation)]
 
     async def flush(self, conversation: ConversationId = HERE) -> None:
-        await Announcer(self.announcements, self._append).flush(conversation)
+        await Announcer(self.announcements, self._append, told=self._told).flush(conversation)
 
-    async def _append(self, conversation: ConversationId, entry: NewEntry) -> Receipt:
-        (appended,) = await self.log.append(conversation, [entry])
-        return Receipt("stored", appended.entry, appended.duplicate)
+    async def _append(self, conversation: ConversationId, entries: Sequence[NewEntry]) -> Sequence[Receipt]:
+        appended = await self.log.append(conversation, entries)
+        return [Receipt("stored", one.entry, one.duplicate) for one in appended]
+
+    async def _told(self, announcements: Sequence[Announcement]) -> None:
+        """Nobody listens here."""
 
     async def founded(self, *members: NewMember, conversation: Conversation = GROUP) -> None:
         assert await self.store.create(conversation, members or (member(ADA, "admin"), member(BOB)), entry("created"))

@@ -152,9 +152,9 @@ class MemoryConversations:
         return next(iter((await self._directory.by_ids(others)).values()), None)
 
     def _show_from(self, conversation: ConversationId, user: UserId, sequence: int) -> None:
-        room = self._rooms[conversation]
-        member = room.members.get(user)
-        if member is not None and member.visible_from is None:
+        room = self._rooms.get(conversation)
+        member = room.members.get(user) if room else None
+        if room is not None and member is not None and member.visible_from is None:
             room.members[user] = replace(member, visible_from=sequence)
 
 

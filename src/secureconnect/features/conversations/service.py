@@ -162,7 +162,7 @@ class Conversations:
 
         stage.at("sql")
         if await self._store.change(conversation, decide):
-            await self._tidings.changed(conversation, me)
+            await self._tidings.changed(conversation)
         return await self._summary(me, conversation)
 
     async def _summary(self, me: UserId, conversation: ConversationId) -> Summary:
