@@ -107,15 +107,24 @@ class Tidings:
 
     async def removed(self, conversation: ConversationId, user: UserId, actor: UserId) -> None:
         """`user` is no member any more."""
-        self._signals.tell(conversation, user, "removed")
-        event = {"conversation_id": conversation, "actor_id": actor, "reason": "left" if user == actor else "removed"}
-        self._publish(user_channel(user), "conversation.removed", encode(event))
+        self._part(conversation, user, actor, "left" if user == actor else "removed")
+        await self._flush(conversation)
+
+    async def deleted(self, conversation: ConversationId, users: Sequence[UserId], actor: UserId) -> None:
+        """The conversation is gone, and `users` were its members."""
+        for user in users:
+            self._part(conversation, user, actor, "deleted")
         await self._flush(conversation)
 
     async def changed(self, conversation: ConversationId) -> None:
         """A role changed, or what the conversation allows."""
         self._access.forget(conversation)
         await self._flush(conversation)
+
+    def _part(self, conversation: ConversationId, user: UserId, actor: UserId, reason: str) -> None:
+        self._signals.tell(conversation, user, "removed")
+        event = {"conversation_id": conversation, "actor_id": actor, "reason": reason}
+        self._publish(user_channel(user), "conversation.removed", encode(event))
 
     async def _flush(self, conversation: ConversationId) -> None:
         """The change is stored whatever happens here: without a log its announcements wait beside it and follow by themselves."""
