@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,18 +146,28 @@ def test_features_meet_only_through_their_models() -> None:
     assert wrong == []
 
 
-def test_hub_is_used_through_its_front_door() -> None:
-    """Others see what hub/__init__.py exports, as an embedder does; tests may use hub.testing."""
+LIBRARIES = {"hub", "resilience"}
+"""Rooms that others embed without the rest."""
+
+
+def test_libraries_are_used_through_their_front_doors() -> None:
+    """Others see what the library's __init__.py exports, as an embedder does; tests may use hub.testing."""
     wrong = []
     for name, tree, _ in modules():
-        if room(name) in {"hub", "testing"}:
-            continue
-        wrong += [
-            f"{name} imports {target}"
-            for target in imports(tree, name)
-            if target.startswith("secureconnect.hub.") and (SRC / "hub" / f"{target.split('.')[2]}.py").exists()
-        ]
+        for target in imports(tree, name):
+            _, library, *rest = [*target.split("."), ""]
+            if library not in LIBRARIES or room(name) in {library, "testing"}:
+                continue
+            if (SRC / library / f"{rest[0]}.py").exists():
+                wrong.append(f"{name} imports {target}")
     assert wrong == []
+
+
+def test_resilience_does_not_know_what_it_guards() -> None:
+    """It may name a technology's numbers, and nothing else of it: no driver is imported, whatever its home."""
+    used = {t.split(".")[0] for name, tree, _ in modules() if room(name) == "resilience" for t in imports(tree, name)}
+    standard = sys.stdlib_module_names | {"secureconnect", "anyio"}
+    assert sorted(used - standard) == []
 
 
 def test_technologies_do_not_know_each_other() -> None:

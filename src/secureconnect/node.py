@@ -9,12 +9,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
 from secureconnect import __version__
 from secureconnect.backends.appends import Deadlines, run_announcements, run_appends
 from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
 from secureconnect.errors import SecureConnectError
 from secureconnect.features.access.service import Access
@@ -23,6 +25,7 @@ from secureconnect.features.auth.revocations import RevocationSet
 from secureconnect.features.auth.service import Auth
 from secureconnect.features.auth.tokens import Tokens
 from secureconnect.features.conversations.service import Conversations
+from secureconnect.features.conversations.tidings import MembershipSignals
 from secureconnect.features.log.announcer import Announcer
 from secureconnect.features.log.lanes import Limits as LogLimits
 from secureconnect.features.log.service import Log
@@ -120,7 +123,8 @@ class Node:
         bundle, ports, settings = self._bundle, self._ports, self.settings
         self.access = Access(bundle.conversations, trio.current_time)
         self.log = Log(bundle.log, self.hub, now_s=trio.current_time, limits=LogLimits(total_s=settings.store_deadline_s))
-        self.announcer = Announcer(bundle.announcements, self.log.append)
+        signals = MembershipSignals(self.access, signal=self.hub.signal)
+        self.announcer = Announcer(bundle.announcements, partial(append_together, self.log.append), told=signals.told)
         self.revocations = RevocationSet(ports.clock)
         self.auth = Auth(
             bundle.users,

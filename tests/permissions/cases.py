@@ -153,6 +153,7 @@ PARAMS: Mapping[str, Params] = {
     "conversations.get": _conversation,
     "conversations.update": lambda scene: _conversation(scene) | {"title": "Dinner"},
     "conversations.settings": lambda scene: _conversation(scene) | {"members_may_invite": True},
+    "conversations.delete": _conversation,
     "conversations.participants": _conversation,
     "conversations.add_participants": lambda scene: _conversation(scene) | {"user_ids": [scene.world.people["newcomer"].user_id]},
     "conversations.remove_participant": _bystander,

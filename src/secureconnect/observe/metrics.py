@@ -70,6 +70,17 @@ FIGURES: Mapping[str, Figure] = {
         Figure("secureconnect_tasks", "gauge", "Tasks of the event loop."),
         Figure("secureconnect_event_loop_lag_seconds", "gauge", "How late the event loop woke last."),
         Figure("secureconnect_degraded", "gauge", "1 for each feature that is degraded.", "feature"),
+        Figure("secureconnect_breaker_state", "gauge", "0 closed, 1 half open, 2 open.", "dependency"),
+        Figure("secureconnect_breaker_opened_total", "counter", "How often each breaker opened.", "dependency"),
+        Figure("secureconnect_breaker_refused_total", "counter", "Calls refused by an open breaker.", "dependency"),
+        Figure("secureconnect_bulkhead_in_use", "gauge", "Calls under way.", "dependency"),
+        Figure("secureconnect_bulkhead_waiting", "gauge", "Calls that wait for a permit.", "dependency"),
+        Figure("secureconnect_bulkhead_refused_total", "counter", "Calls that got no permit.", "dependency"),
+        Figure("secureconnect_retries_total", "counter", "Tries after a failed one.", "dependency"),
+        Figure("secureconnect_retries_refused_total", "counter", "Retries that the budget did not allow.", "dependency"),
+        Figure("secureconnect_reruns_total", "counter", "Transactions run again after a lost serialization.", "dependency"),
+        Figure("secureconnect_attempts_expired_total", "counter", "Tries that met their deadline.", "dependency"),
+        Figure("secureconnect_attempts_cut_short_total", "counter", "Tries that met their caller's deadline.", "dependency"),
         Figure("secureconnect_log_lines_lost_total", "counter", "Log lines that could not be written."),
     )
 }

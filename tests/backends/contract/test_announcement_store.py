@@ -1,4 +1,4 @@
-"""Announcements that wait for the log: what every AnnouncementStore must do, and what `done` means for who may read."""
+"""Announcements that wait for the log: what every AnnouncementStore must do, and from where who joined may read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE, THERE = ConversationId("here"), ConversationId("there")
 INSERT_MEMBER = """
     INSERT INTO participants (conversation_id, user_id, role, joined_us, visible_from) VALUES ($1, $2, 'member', 0, $3)
 """
-ADA, BOB = UserId("ada"), UserId("bob")
+ADA, BOB, CYD = UserId("ada"), UserId("bob"), UserId("cyd")
 
 
 def entry(key: str) -> NewEntry:
@@ -114,29 +114,40 @@ async def test_what_was_announced_is_read_as_it_was_given_in_order(rows: Rows) -
 async def test_what_is_done_is_gone_and_its_id_is_not_given_again(rows: Rows) -> None:
     await rows.announce(HERE, (entry("a"), None))
     (first,) = await waiting(rows)
-    await rows.store.done(first, 1)
+    await rows.store.done([first])
     assert await waiting(rows) == []
     await rows.announce(HERE, (entry("b"), None))
-    await rows.store.done(first, 1)
+    await rows.store.done([first])
     (second,) = await waiting(rows)
     assert second.id > first.id
 
 
+@pytest.mark.parametrize("count", [0, 1, 64, 200])
+async def test_many_are_forgotten_in_one_step_and_the_others_stay(rows: Rows, count: int) -> None:
+    await rows.announce(HERE, *((entry(f"a{place}"), None) for place in range(count)))
+    await rows.announce(THERE, (entry("b"), None))
+    *told, other = list(await rows.store.pending(1_000))
+    await rows.store.done(told)
+    assert await waiting(rows) == [other]
+
+
 async def test_who_joined_reads_from_the_number_of_the_entry(rows: Rows) -> None:
-    await rows.join(BOB, None)
-    await rows.join(ADA, None)
-    await rows.announce(HERE, (entry("a"), BOB))
-    (announcement,) = await waiting(rows)
-    await rows.store.done(announcement, 17)
+    for user in (ADA, BOB, CYD):
+        await rows.join(user, None)
+    await rows.announce(HERE, (entry("a"), BOB), (entry("b"), None), (entry("c"), CYD))
+    bob, other, cyd = await waiting(rows)
+    await rows.store.show([(bob, 17), (other, 18), (cyd, 19)])
+    assert [await rows.visible_from(user) for user in (ADA, BOB, CYD)] == [None, 17, 19]
+    assert await waiting(rows) == [bob, other, cyd], "they are still to be told"
+    await rows.store.show([(bob, 17), (other, 18), (cyd, 19)])
     assert await rows.visible_from(BOB) == 17
-    assert await rows.visible_from(ADA) is None
 
 
 async def test_a_membership_that_has_its_number_keeps_it(rows: Rows) -> None:
     await rows.join(BOB, 3)
     await rows.announce(HERE, (entry("a"), BOB))
     (announcement,) = await waiting(rows)
-    await rows.store.done(announcement, 17)
+    await rows.store.show([(announcement, 17)])
     assert await rows.visible_from(BOB) == 3
 
 
@@ -146,19 +157,19 @@ async def test_who_was_added_again_waits_for_the_new_entry(rows: Rows) -> None:
     await rows.join(BOB, None)
     await rows.announce(HERE, (entry("again"), BOB))
     first, again = await waiting(rows)
-    await rows.store.done(first, 5)
+    await rows.store.show([(first, 5)])
     assert await rows.visible_from(BOB) is None
-    await rows.store.done(again, 9)
+    await rows.store.show([(first, 5), (again, 9)])
     assert await rows.visible_from(BOB) == 9
 
 
-async def test_done_twice_does_not_touch_a_later_membership(rows: Rows) -> None:
+async def test_what_is_told_no_more_does_not_touch_a_later_membership(rows: Rows) -> None:
     await rows.join(BOB, None)
     await rows.announce(HERE, (entry("first"), BOB))
     (first,) = await waiting(rows)
-    await rows.store.done(first, 5)
+    await rows.store.done([first])
     await rows.join(BOB, None)
-    await rows.store.done(first, 5)
+    await rows.store.show([(first, 5)])
     assert await rows.visible_from(BOB) is None
 
 

@@ -26,7 +26,7 @@ from secureconnect.features.auth.model import User
 from secureconnect.features.auth.store import UserStore
 from secureconnect.features.conversations.model import Conversation, Departure, NewMember, Profile, Settings, Summary
 from secureconnect.features.conversations.store import Change, GroupFull, LastAdmin, Position, Store, UserDirectory
-from secureconnect.features.log.announcer import AnnouncementStore, Announcer
+from secureconnect.features.log.announcer import Announcement, AnnouncementStore, Announcer
 from secureconnect.features.log.model import MEMBER_JOINED, MESSAGE_CREATED, NewEntry
 from secureconnect.features.log.service import Receipt
 from secureconnect.features.log.store import LogStore
@@ -56,11 +56,14 @@ class House:
         return [(row.entry.key, row.joined) for row in await self.announcements.pending_of(conversation)]
 
     async def flush(self, conversation: ConversationId = HERE) -> None:
-        await Announcer(self.announcements, self._append).flush(conversation)
+        await Announcer(self.announcements, self._append, told=self._told).flush(conversation)
 
-    async def _append(self, conversation: ConversationId, entry: NewEntry) -> Receipt:
-        (appended,) = await self.log.append(conversation, [entry])
-        return Receipt("stored", appended.entry, appended.duplicate)
+    async def _append(self, conversation: ConversationId, entries: Sequence[NewEntry]) -> Sequence[Receipt]:
+        appended = await self.log.append(conversation, entries)
+        return [Receipt("stored", one.entry, one.duplicate) for one in appended]
+
+    async def _told(self, announcements: Sequence[Announcement]) -> None:
+        """Nobody listens here."""
 
     async def founded(self, *members: NewMember, conversation: Conversation = GROUP) -> None:
         assert await self.store.create(conversation, members or (member(ADA, "admin"), member(BOB)), entry("created"))
@@ -381,3 +384,22 @@ async def test_the_directory_shows_who_exists_and_no_more(house: House) -> None:
     assert await house.directory.by_ids([]) == {}
     assert await house.directory.by_usernames([]) == {}
     assert "@" not in repr(ada)
+
+
+async def test_what_is_deleted_is_gone_with_its_members_who_are_announced(house: House) -> None:
+    await house.founded(member(BOB, place=1), member(ADA, "admin"), member(CYD, visible_from=None, place=2))
+    await house.founded(conversation=replace(GROUP, id=THERE))
+    await house.store.join(HERE, joins(member(DAN, place=3, visible_from=None)), members_max=9)
+    assert await house.store.delete(HERE, lambda user: entry(f"bye {user}")) == [ADA, BOB, CYD, DAN]
+    assert await house.announced() == [("join dan", DAN), *((f"bye {user}", None) for user in (ADA, BOB, CYD, DAN))]
+    assert await house.store.standing(HERE, ADA) is None
+    assert await house.store.member_ids(HERE) == []
+    assert await house.store.summary(HERE, ADA) is None
+    assert [one.conversation.id for one in await house.store.list_of(ADA, limit=9)] == [THERE]
+    await house.flush()
+    assert await house.announced() == []
+    assert (await house.log.read(HERE, 0, 0)).head.tail == 6, "the log stays"
+    assert await house.store.delete(HERE, entry) == []
+    assert await house.announced() == []
+    assert await house.store.join(HERE, joins(member(DAN)), members_max=9) == [], "not even who was asked for meanwhile"
+    assert (await house.store.member_ids(HERE), await house.announced()) == ([], [])

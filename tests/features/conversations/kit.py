@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from secureconnect.features.access.service import Access
 from secureconnect.features.auth.model import User
 from secureconnect.features.conversations.model import SettingsChange
 from secureconnect.features.conversations.service import Conversations, NewConversation
+from secureconnect.features.conversations.tidings import MembershipSignals
 from secureconnect.features.log.announcer import Announcer
 from secureconnect.features.log.model import NewEntry
 from secureconnect.features.log.service import Receipt
@@ -43,10 +45,14 @@ class StoreLog(MemoryLogStore):
         return self._logs[ConversationId(conversation)].head.tail if conversation in self._logs else 0
 
     async def append_one(self, conversation: ConversationId, entry: NewEntry) -> Receipt:
+        (receipt,) = await self.append_all(conversation, [entry])
+        return receipt
+
+    async def append_all(self, conversation: ConversationId, entries: Sequence[NewEntry]) -> Sequence[Receipt]:
         if self.is_away:
             raise BackendDown("log")
-        (appended,) = await self.append(conversation, [entry])
-        return Receipt("stored", appended.entry, appended.duplicate)
+        appended = await self.append(conversation, entries)
+        return [Receipt("stored", one.entry, one.duplicate) for one in appended]
 
 
 class MessageLog:
@@ -79,7 +85,9 @@ class World:
     accounts: MemoryUsers
     log: StoreLog
     announcements: MemoryAnnouncementStore
+    store: MemoryConversations
     access: Access
+    announcer: Announcer
     conversations: Conversations
     messages: Messages
     told: list[Told]
@@ -140,9 +148,9 @@ async def open_world() -> World:
         user_id = UserId(channel.removeprefix("user:"))
         told.append(Told("event", event, user_id, body, log.head(body["conversation_id"])))
 
-    announcer = Announcer(announcements, log.append_one)
+    announcer = Announcer(announcements, log.append_all, told=MembershipSignals(access, signal=signal).told)
     conversations = Conversations(store, access, directory, announcer, clock=clock, ids=ids, signal=signal, publish=publish)
     messages = Messages(MessageLog(log), access, clock=clock, ids=ids)
     for person, name in NAMES.items():
         await accounts.add(User(person, f"{name}@example.com", name, name.title(), START_US, START_US), "hash")
-    return World(clock, accounts, log, announcements, access, conversations, messages, told)
+    return World(clock, accounts, log, announcements, store, access, announcer, conversations, messages, told)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import trio
 from tests.features.conversations.kit import ADA, BOB, CYD, DAN, NOWHERE, World
 
 from secureconnect.errors import BadRequest, Forbidden, NotFound
 from secureconnect.features.conversations.cursor import read_cursor, write_cursor
 from secureconnect.features.conversations.model import Settings, SettingsChange, summary_object
 from secureconnect.features.conversations.service import Looks
-from secureconnect.ids import ConversationId
+from secureconnect.features.log.model import NewEntry
+from secureconnect.ids import ConversationId, MessageId, UserId
 
 
 async def test_an_admin_renames_and_the_log_says_what_changed(world: World) -> None:
@@ -70,6 +74,66 @@ async def test_encryption_that_is_switched_on_switches_ai_off_and_everybody_hear
     assert refused.value.word == "E2EE_BLOCKED"
     standing = await world.access.standing(group, BOB)
     assert standing.rules.is_e2ee_enabled, "the cache was told"
+
+
+async def test_the_creator_deletes_a_group_and_everybody_is_told(world: World) -> None:
+    group = await world.group(ADA, BOB, CYD)
+    message = await world.say(BOB, group)
+    world.told.clear()
+    await world.conversations.delete(ADA, group)
+    assert world.words()[:6] == [
+        (kind, word, name)
+        for name in ("ada", "bob", "cyd")
+        for kind, word in (("signal", "removed"), ("event", "conversation.removed"))
+    ]
+    assert [told.tail for told in world.told[:6]] == [2] * 6, "before anything is waited for"
+    assert {told.body["reason"] for told in world.told if told.kind == "event"} == {"deleted"}
+    for who in (ADA, BOB):
+        with pytest.raises(NotFound):
+            await world.conversations.get(who, group)
+        with pytest.raises(NotFound):
+            await world.messages.get(who, MessageId(message["message_id"]))
+        assert (await world.conversations.list_of(who, limit=10)).summaries == []
+    left = (await world.entries(group))[2:]
+    assert [(kind, body["user_id"], body["reason"]) for kind, body in left] == [
+        ("member.left", user, "deleted") for user in (ADA, BOB, CYD)
+    ]
+    with pytest.raises(NotFound):
+        await world.conversations.delete(ADA, group)
+
+
+async def test_a_group_that_was_deleted_while_its_request_died_is_left_by_every_socket(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = await world.group(ADA, BOB)
+    delete = world.store.delete
+    with trio.CancelScope() as request:
+
+        async def commit_and_be_cancelled(where: ConversationId, farewell: Callable[[UserId], NewEntry]) -> None:
+            await delete(where, farewell)
+            request.cancel()
+            await trio.lowlevel.checkpoint()
+
+        monkeypatch.setattr(world.store, "delete", commit_and_be_cancelled)
+        await world.conversations.delete(ADA, group)
+    assert world.told == []
+    assert await world.announcer.sweep()
+    assert world.words() == [("signal", "removed", "ada"), ("signal", "removed", "bob")]
+
+
+async def test_only_its_creator_deletes_a_group_and_nobody_a_direct_conversation(world: World) -> None:
+    group = await world.group(ADA, BOB)
+    await world.conversations.members.set_role(ADA, group, BOB, "admin")
+    for who, where, error in ((BOB, group, Forbidden), (CYD, group, Forbidden), (ADA, NOWHERE, NotFound)):
+        with pytest.raises(error):
+            await world.conversations.delete(who, where)
+    direct = await world.direct(ADA, BOB)
+    with pytest.raises(BadRequest) as refused:
+        await world.conversations.delete(ADA, direct)
+    assert refused.value.details["reason"] == "DIRECT_CONVERSATION"
+    await world.conversations.members.leave(ADA, group)
+    with pytest.raises(Forbidden):
+        await world.conversations.delete(ADA, group)
 
 
 def test_settings_that_are_not_named_stay() -> None:

@@ -41,8 +41,8 @@ async def test_a_new_conversation_is_the_first_entry_of_its_log_and_told_to_its_
     assert "@" not in str(body)
     assert world.words() == [
         ("signal", "added", "ada"),
-        ("event", "conversation.added", "ada"),
         ("signal", "added", "bob"),
+        ("event", "conversation.added", "ada"),
         ("event", "conversation.added", "bob"),
     ]
     assert all(told.tail == 1 for told in world.told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -13,6 +13,7 @@ from secureconnect.features.access.model import SEES_NOTHING
 from secureconnect.features.auth.model import User
 from secureconnect.features.conversations import members as rules
 from secureconnect.features.conversations.model import SettingsChange
+from secureconnect.features.conversations.service import NewConversation
 from secureconnect.features.conversations.store import GroupFull, LastAdmin
 from secureconnect.ids import ConversationId, UserId
 
@@ -37,8 +38,8 @@ async def test_an_admin_adds_people_and_everybody_learns_of_it(world: World) -> 
     assert (one["username"], kind, other["user_id"], other["actor_id"]) == ("cyd", "member.joined", DAN, ADA)
     assert world.words() == [
         ("signal", "added", "cyd"),
-        ("event", "conversation.added", "cyd"),
         ("signal", "added", "dan"),
+        ("event", "conversation.added", "cyd"),
         ("event", "conversation.added", "dan"),
     ]
     assert all(told.tail == 3 for told in world.told), "who is told may read"
@@ -99,15 +100,17 @@ async def test_a_newcomer_sees_nothing_until_the_join_has_its_number(world: Worl
     group = await world.group(ADA, BOB, settings=FROM_JOIN)
     world.log.is_away = True
     assert await world.conversations.members.add(ADA, group, [CYD]) == [CYD]
-    assert world.words() == [("signal", "added", "cyd"), ("event", "conversation.added", "cyd")]
+    assert world.words() == [("event", "conversation.added", "cyd")], "sockets hear of it when there is something to read"
     assert await world.visible_from(CYD, group) == SEES_NOTHING
     page = await world.messages.history(CYD, group, limit=10)
     assert page.messages == ()
     part = await world.messages.entries(CYD, group, after=0, limit=10)
     assert (part.entries, part.first, part.head) == ((), 2, 1)
     world.log.is_away = False
+    world.told.clear()
     await world.conversations.members.add(ADA, group, [DAN])  # tells what was left, too
     assert await world.visible_from(CYD, group) == 2
+    assert world.words()[:2] == [("signal", "added", "cyd"), ("signal", "added", "dan")]
 
 
 async def test_an_admin_removes_others_and_the_removed_one_is_told_first(world: World) -> None:
@@ -116,8 +119,9 @@ async def test_an_admin_removes_others_and_the_removed_one_is_told_first(world: 
     assert await roles(world, group) == {ADA: "admin", CYD: "member"}
     kind, body = (await world.entries(group))[-1]
     assert (kind, body["user_id"], body["username"], body["reason"]) == ("member.left", BOB, "bob", "removed")
-    assert world.words() == [("signal", "removed", "bob"), ("event", "conversation.removed", "bob")]
-    assert [told.tail for told in world.told] == [1, 1], "before anything is waited for"
+    once, again = ("signal", "removed", "bob"), ("signal", "removed", "bob")
+    assert world.words() == [once, ("event", "conversation.removed", "bob"), again]
+    assert [told.tail for told in world.told] == [1, 1, 2], "before anything is waited for, and when the log says it"
     assert world.told[1].body["reason"] == "removed"
     await refused(world.access.member(group, BOB), Forbidden)
 
@@ -190,6 +194,54 @@ async def test_roles_change_at_once_and_one_admin_remains(world: World) -> None:
     kinds = [(kind, body["username"], body["role"]) for kind, body in (await world.entries(group))[1:]]
     assert kinds == [("member.role_changed", "bob", "admin"), ("member.role_changed", "ada", "member")]
     await refused(world.conversations.members.remove(ADA, group, BOB), Forbidden)
+
+
+Deed = Callable[[World, ConversationId], Awaitable[object]]
+INTERRUPTED: dict[str, tuple[Deed, list[tuple[str, str, str]]]] = {
+    "leave": (lambda world, group: world.conversations.members.remove(ADA, group, BOB), [("signal", "removed", "bob")]),
+    "join": (
+        lambda world, group: world.conversations.members.add(ADA, group, [CYD, DAN]),
+        [("signal", "added", "cyd"), ("signal", "added", "dan")],
+    ),
+    "set_role": (
+        lambda world, group: world.conversations.members.set_role(ADA, group, BOB, "admin"),
+        [("signal", "changed", "bob")],
+    ),
+    "change": (
+        lambda world, group: world.conversations.set_rules(ADA, group, SettingsChange(is_e2ee_enabled=True)),
+        [("signal", "changed", "ada")],
+    ),
+    "create": (
+        lambda world, _: world.conversations.create(ADA, NewConversation("group", [EVE])),
+        [("signal", "added", "ada"), ("signal", "added", "eve")],
+    ),
+}
+
+
+@pytest.mark.parametrize("method", INTERRUPTED)
+async def test_a_request_that_is_cancelled_as_its_change_commits_still_reaches_every_socket(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The client is gone, or its 30 s are over, between commit and signal: the announcement, committed too, is what tells."""
+    group = await world.group(ADA, BOB)
+    assert (await world.access.member(group, BOB))[1].role == "member", "the answer is cached"
+    deed, signals = INTERRUPTED[method]
+    store = getattr(world.store, method)
+    with trio.CancelScope() as request:
+
+        async def commit_and_be_cancelled(*args: object, **values: object) -> None:
+            await store(*args, **values)
+            request.cancel()
+            await trio.lowlevel.checkpoint()
+
+        monkeypatch.setattr(world.store, method, commit_and_be_cancelled)
+        await deed(world, group)
+    assert request.cancelled_caught
+    assert world.told == []
+    assert await world.announcer.sweep()
+    assert world.words() == signals
+    if method == "leave":
+        await refused(world.access.member(group, BOB), Forbidden)
 
 
 async def test_an_account_that_is_gone_cannot_be_added(world: World) -> None:

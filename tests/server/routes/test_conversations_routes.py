@@ -162,7 +162,18 @@ async def test_people_come_and_go(face: Face) -> None:
     assert (await face.refusal("conversations.set_role", CYD, conversation_id=group, user_id=CYD, role="member"))[0] == 409
 
 
-@pytest.mark.parametrize("name", ["get", "update", "settings", "participants", "add_participants", "leave", "log"])
+async def test_a_deleted_group_is_gone_for_all(face: Face) -> None:
+    group = await face.world.group(ADA, BOB)
+    assert (await face.refusal("conversations.delete", BOB, conversation_id=group))[:2] == (403, "FORBIDDEN")
+    assert (await face.call("conversations.delete", conversation_id=group))["message"]
+    for name in ("get", "log", "delete"):
+        assert (await face.refusal(f"conversations.{name}", conversation_id=group))[:2] == (404, "NOT_FOUND")
+    direct = await face.world.direct(ADA, BOB)
+    status, _, details = await face.refusal("conversations.delete", conversation_id=direct)
+    assert (status, details["reason"]) == (400, "DIRECT_CONVERSATION")
+
+
+@pytest.mark.parametrize("name", ["get", "update", "delete", "settings", "participants", "add_participants", "leave", "log"])
 async def test_an_unknown_conversation_is_404_and_a_malformed_id_400(face: Face, name: str) -> None:
     values = {"title": "x", "ai_enabled": False, "user_ids": [BOB]}
     assert (await face.refusal(f"conversations.{name}", conversation_id=NOWHERE, **values))[:2] == (404, "NOT_FOUND")

@@ -16,7 +16,7 @@ class MemoryAnnouncementStore:
     """`AnnouncementStore`, and the door for the store of conversations.
 
     `show_from(conversation, user, sequence)` is that store's: let a member without `visible_from` read from `sequence` on; a
-    membership that has its number keeps it. Synchronous, so that it is one step with forgetting the announcement.
+    membership that has its number keeps it. Synchronous, so that `show` is one step.
     """
 
     def __init__(self) -> None:
@@ -39,15 +39,20 @@ class MemoryAnnouncementStore:
         await checkpoint()
         return [row for row in self._rows.values() if row.conversation == conversation]
 
-    async def done(self, announcement: Announcement, sequence: int) -> None:
+    async def show(self, numbered: Sequence[tuple[Announcement, int]]) -> None:
         await checkpoint()
-        if self._rows.pop(announcement.id, None) is None or announcement.joined is None:
-            return
-        if not any(self._is_newer(row, announcement) for row in self._rows.values()):
-            assert self.show_from is not None, "the store of conversations says how"
-            self.show_from(announcement.conversation, announcement.joined, sequence)
+        for announcement, sequence in numbered:
+            if announcement.joined is not None and self._is_latest(announcement):
+                assert self.show_from is not None, "the store of conversations says how"
+                self.show_from(announcement.conversation, announcement.joined, sequence)
 
-    @staticmethod
-    def _is_newer(row: Announcement, told: Announcement) -> bool:
-        same = (row.conversation, row.joined) == (told.conversation, told.joined)
-        return same and row.id > told.id
+    async def done(self, told: Sequence[Announcement]) -> None:
+        await checkpoint()
+        for announcement in told:
+            self._rows.pop(announcement.id, None)
+
+    def _is_latest(self, told: Announcement) -> bool:
+        """Whether it is pending, and nobody has joined anew since."""
+        whom = (told.conversation, told.joined)
+        ids = [row.id for row in self._rows.values() if (row.conversation, row.joined) == whom]
+        return max(ids, default=0) == told.id

@@ -59,6 +59,13 @@ class MemoryConversations:
         self._announcements.insert(conversation, [(change.entry, None)])
         return True
 
+    async def delete(self, conversation: ConversationId, farewell: Callable[[UserId], NewEntry]) -> Sequence[UserId]:
+        await checkpoint()
+        room = self._rooms.pop(conversation, None)
+        members = [member.user for member in room.in_order()] if room else []
+        self._announcements.insert(conversation, [(farewell(user), None) for user in members])
+        return members
+
     async def summary(self, conversation: ConversationId, user: UserId) -> Summary | None:
         room = self._rooms.get(conversation)
         if room is None or user not in room.members:
@@ -87,7 +94,9 @@ class MemoryConversations:
         self, conversation: ConversationId, members: Sequence[tuple[NewMember, NewEntry]], *, members_max: int
     ) -> Sequence[UserId]:
         await checkpoint()
-        room = self._rooms[conversation]
+        room = self._rooms.get(conversation)
+        if room is None:
+            return []
         fresh = {member.user: (member, entry) for member, entry in members if member.user not in room.members}
         if len(room.members) + len(fresh) > members_max:
             raise GroupFull(f"A group has at most {members_max} members", details={"field": "user_ids", "limit": members_max})
@@ -152,9 +161,9 @@ class MemoryConversations:
         return next(iter((await self._directory.by_ids(others)).values()), None)
 
     def _show_from(self, conversation: ConversationId, user: UserId, sequence: int) -> None:
-        room = self._rooms[conversation]
-        member = room.members.get(user)
-        if member is not None and member.visible_from is None:
+        room = self._rooms.get(conversation)
+        member = room.members.get(user) if room else None
+        if room is not None and member is not None and member.visible_from is None:
             room.members[user] = replace(member, visible_from=sequence)
 
 

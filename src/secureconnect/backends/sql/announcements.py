@@ -16,11 +16,11 @@ INSERT: Final = "INSERT INTO announcements (conversation_id, key, kind, data, ac
 COLUMNS: Final = "SELECT id, conversation_id, key, kind, data, actor, at_us, joined FROM announcements "
 SELECT_ALL: Final = COLUMNS + "ORDER BY id LIMIT $1"
 SELECT_OF: Final = COLUMNS + "WHERE conversation_id = $1 ORDER BY id"
-DELETE: Final = "DELETE FROM announcements WHERE id = $1 RETURNING id"
+DELETE: Final = "DELETE FROM announcements WHERE id IN ({rows})"
 SHOW_FROM: Final = """
     UPDATE participants SET visible_from = $1
     WHERE conversation_id = $2 AND user_id = $3 AND visible_from IS NULL
-    AND NOT EXISTS (SELECT 1 FROM announcements a WHERE a.conversation_id = $2 AND a.joined = $3 AND a.id > $4)
+    AND (SELECT MAX(id) FROM announcements a WHERE a.conversation_id = $2 AND a.joined = $3) = $4
 """
 
 
@@ -42,8 +42,11 @@ class SqlAnnouncementStore:
     async def pending_of(self, conversation: ConversationId) -> Sequence[Announcement]:
         return await self._engine.read(partial(_select, SELECT_OF, conversation))
 
-    async def done(self, announcement: Announcement, sequence: int) -> None:
-        await self._engine.write(partial(_done, announcement, sequence))
+    async def show(self, numbered: Sequence[tuple[Announcement, int]]) -> None:
+        await self._engine.write(partial(_show, numbered))
+
+    async def done(self, told: Sequence[Announcement]) -> None:
+        await self._engine.write(partial(_done, told))
 
 
 def _select(text: str, value: str | int) -> Plan[Sequence[Announcement]]:
@@ -51,10 +54,14 @@ def _select(text: str, value: str | int) -> Plan[Sequence[Announcement]]:
     return [_announcement(row) for row in rows]
 
 
-def _done(announcement: Announcement, sequence: int) -> Plan[None]:
-    gone = yield DELETE, (announcement.id,)
-    if gone and announcement.joined is not None:
-        yield SHOW_FROM, (sequence, announcement.conversation, announcement.joined, announcement.id)
+def _show(numbered: Sequence[tuple[Announcement, int]]) -> Plan[None]:
+    for announcement, sequence in numbered:
+        if announcement.joined is not None:
+            yield SHOW_FROM, (sequence, announcement.conversation, announcement.joined, announcement.id)
+
+
+def _done(told: Sequence[Announcement]) -> Plan[None]:
+    yield from in_bulk(DELETE, [(announcement.id,) for announcement in told])
 
 
 def _announcement(row: Row) -> Announcement:

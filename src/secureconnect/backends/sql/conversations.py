@@ -45,6 +45,8 @@ UPDATE_CONVERSATION: Final = """
         recording_enabled = $7, message_retention_days = $8, members_may_invite = $9, history_visibility = $10
     WHERE conversation_id = $1
 """
+DELETE_CONVERSATION: Final = "DELETE FROM conversations WHERE conversation_id = $1 RETURNING conversation_id"
+DELETE_PARTICIPANTS: Final = "DELETE FROM participants WHERE conversation_id = $1"
 SUMMARY: Final = f"""
     SELECT {CONVERSATION}, me.role,
         (SELECT COUNT(*) FROM participants p WHERE p.conversation_id = c.conversation_id),
@@ -115,6 +117,9 @@ class SqlConversations:
     async def change(self, conversation: ConversationId, decide: Callable[[Conversation], Change | None]) -> bool:
         return await self._engine.write(partial(_change, conversation, decide))
 
+    async def delete(self, conversation: ConversationId, farewell: Callable[[UserId], NewEntry]) -> Sequence[UserId]:
+        return await self._engine.write(partial(_delete, conversation, farewell))
+
     async def summary(self, conversation: ConversationId, user: UserId) -> Summary | None:
         rows = await self._engine.read(partial(_rows, SELECT_SUMMARY, (user, conversation)))
         return _summary(rows[0]) if rows else None
@@ -178,9 +183,21 @@ def _change(conversation: ConversationId, decide: Callable[[Conversation], Chang
     return True
 
 
+def _delete(conversation: ConversationId, farewell: Callable[[UserId], NewEntry]) -> Plan[Sequence[UserId]]:
+    if not (yield DELETE_CONVERSATION, (conversation,)):
+        return []
+    rows = yield SELECT_MEMBER_IDS, (conversation,)
+    members = [UserId(str(user)) for (user,) in rows]
+    yield DELETE_PARTICIPANTS, (conversation,)
+    yield from announcements.insert(conversation, [(farewell(user), None) for user in members])
+    return members
+
+
 def _join(
     conversation: ConversationId, members: Sequence[tuple[NewMember, NewEntry]], members_max: int
 ) -> Plan[Sequence[UserId]]:
+    if not (yield SELECT_CONVERSATION, (conversation,)):
+        return []
     rows = yield from in_bulk(INSERT_PARTICIPANTS, [_member_row(conversation, member) for member, _ in members])
     new = {UserId(str(user)): None for (user,) in rows}
     ((count,),) = yield COUNT_PARTICIPANTS, (conversation,)

@@ -61,6 +61,11 @@ def joined(deed: Deed, role: Role, profile: Profile) -> NewEntry:
     return deed.entry(MEMBER_JOINED, {"role": role, **profile_object(profile)}, part=":" + profile.user)
 
 
+def farewell(deed: Deed, user: UserId) -> NewEntry:
+    """A member's leaving because the conversation is deleted. Nobody will read it, so it shows no names."""
+    return deed.entry(MEMBER_LEFT, {"user_id": user, "reason": "deleted"}, part=":" + user)
+
+
 def left(deed: Deed, face: dict[str, object]) -> NewEntry:
     """`reason`: `left` by the own will, `removed` by an admin. `face`: the member's id and what is known to show of her."""
     return deed.entry(MEMBER_LEFT, {**face, "reason": "left" if face["user_id"] == deed.actor else "removed"})

@@ -89,8 +89,6 @@ class Members:
         if departure is None:
             raise not_a_member()
         await self._tidings.removed(conversation, user, me)
-        if departure.promoted is not None:
-            await self._tidings.changed(conversation, departure.promoted)
 
     async def leave(self, me: UserId, conversation: ConversationId) -> None:
         """Leave. Raises: NotFound, Forbidden (a stranger), BadRequest (direct), BackendDown."""
@@ -105,7 +103,7 @@ class Members:
         if changed is None:
             raise not_a_member()
         if changed:
-            await self._tidings.changed(conversation, user)
+            await self._tidings.changed(conversation)
 
     def _deed(self, me: UserId, conversation: ConversationId) -> Deed:
         return Deed(self._ids.new(), conversation, me, self._clock.now_us())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from secureconnect.errors import BadRequest, Forbidden
 from secureconnect.features.access.model import ConversationType, Role
 from secureconnect.features.access.service import Access
 from secureconnect.features.conversations import entries
 from secureconnect.features.conversations.entries import Deed
-from secureconnect.features.conversations.members import Members
+from secureconnect.features.conversations.members import Members, refuse_direct
 from secureconnect.features.conversations.model import (
     MEMBERS_MAX,
     MEMBERS_MIN,
@@ -150,6 +151,21 @@ class Conversations:
             raise BadRequest("Name at least one setting", details={"field": "settings"})
         return await self._change(me, conversation, lambda before: replace(before, settings=change.applied_to(before.settings)))
 
+    async def delete(self, me: UserId, conversation: ConversationId) -> None:
+        """End a group for all its members: from now on there is no such conversation. Its log stays, and nobody may read it.
+
+        Only its creator may, while a member. A direct conversation is not one's alone to end.
+        Raises: NotFound, Forbidden, BadRequest (direct), BackendDown, OutcomeUnknown.
+        """
+        standing, _ = await self._access.member(conversation, me)
+        refuse_direct(standing)
+        if standing.rules.created_by != me:
+            raise Forbidden("Only who created the conversation may delete it")
+        deed = Deed(self._ids.new(), conversation, me, self._clock.now_us())
+        stage.at("sql")
+        members = await self._store.delete(conversation, partial(entries.farewell, deed))
+        await self._tidings.deleted(conversation, members, me)
+
     async def _change(self, me: UserId, conversation: ConversationId, change: Callable[[Conversation], Conversation]) -> Summary:
         deed = Deed(self._ids.new(), conversation, me, self._clock.now_us())
 
@@ -162,7 +178,7 @@ class Conversations:
 
         stage.at("sql")
         if await self._store.change(conversation, decide):
-            await self._tidings.changed(conversation, me)
+            await self._tidings.changed(conversation)
         return await self._summary(me, conversation)
 
     async def _summary(self, me: UserId, conversation: ConversationId) -> Summary:

@@ -59,6 +59,14 @@ class ConversationStore(Protocol):
         """
         ...
 
+    async def delete(self, conversation: ConversationId, farewell: Callable[[UserId], NewEntry]) -> Sequence[UserId]:
+        """Remove a conversation and its members, each of whom is announced by `farewell` (pure) as leaving.
+
+        Its log stays where it is, out of everybody's reach. Returns who were members, in the order of joining; nobody, and
+        nothing changed, when there is no such conversation. Raises: BackendDown, OutcomeUnknown.
+        """
+        ...
+
     async def summary(self, conversation: ConversationId, user: UserId) -> Summary | None:
         """The conversation as `user`'s list shows it; None when there is none or `user` is no member. Raises: BackendDown."""
         ...
@@ -81,7 +89,8 @@ class MemberStore(Protocol):
     async def join(
         self, conversation: ConversationId, members: Sequence[tuple[NewMember, NewEntry]], *, members_max: int
     ) -> Sequence[UserId]:
-        """Add who is not a member yet, each announced by the entry beside; returns those, in the order given.
+        """Add who is not a member yet, each announced by the entry beside; returns those, in the order given (nobody when there
+        is no such conversation).
 
         An announcement of a member without `visible_from` names that member as `joined`.
         Raises: GroupFull when there would be more than `members_max`, BackendDown, OutcomeUnknown.

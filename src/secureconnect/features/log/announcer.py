@@ -3,21 +3,34 @@
 The log may live elsewhere than the rows, so no transaction spans both. A feature that changes rows writes its announcements in
 that very transaction and then says `flush`; what a crash, a cancelled request or an unreachable log left behind is found by
 `sweep`. The entry's key makes telling it twice the same as once.
+
+The steps of telling, each of which may be the last one before a crash: append the entry; let who joined read from its number
+on; tell the nodes (`told`); forget the announcement. The row goes last, so whatever was interrupted is done again from the
+beginning, and every step bears that. Who joined may read before any node hears of it, so that nobody is told in vain.
+
+Many are told together: a run of joins, or of leaves, is about people who have nothing to do with one another (between two
+joins of one person stands a leave, which ends the run), so its entries are appended at the same time and share transactions. What
+depends on what stands before it is told alone, after that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final, Protocol
 
 from secureconnect.errors import Unavailable
-from secureconnect.features.log.model import NewEntry
+from secureconnect.features.log.model import MEMBER_JOINED, MEMBER_LEFT, NewEntry
 from secureconnect.features.log.service import Receipt
 from secureconnect.ids import ConversationId, UserId
 
 SWEEP_MAX: Final = 256
 """Announcements of one sweep; more are left, and the sweep says so."""
+TOGETHER_MAX: Final = 64
+"""Announcements told together: what the pipeline writes in one group (`lanes.Limits.group_max`), and a quarter of a lane, so that
+people's messages find room beside them."""
+_INDEPENDENT: Final = (MEMBER_JOINED, MEMBER_LEFT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +57,72 @@ class AnnouncementStore(Protocol):
         """Those of one conversation, ascending by id."""
         ...
 
-    async def done(self, announcement: Announcement, sequence: int) -> None:
-        """It is entry `sequence` now: forget it, and in the same step let `joined` read from there on.
+    async def show(self, numbered: Sequence[tuple[Announcement, int]]) -> None:
+        """These are entries of the numbers beside them: let each `joined` read from there on. They stay pending.
 
-        A membership that has its number keeps it, and one that began anew after this announcement waits for its own. Idempotent.
+        A membership that has its number keeps it, one that began anew after its announcement waits for its own, and an
+        announcement that is pending no more has no effect. All or nothing; idempotent.
         """
+        ...
+
+    async def done(self, told: Sequence[Announcement]) -> None:
+        """Forget these, all or none. Idempotent."""
         ...
 
 
 class Announcer:
-    """Appends what was announced, in each conversation in the order in which it was written."""
+    """Appends what was announced, in each conversation in the order in which it was written.
 
-    def __init__(self, outbox: AnnouncementStore, append: Callable[[ConversationId, NewEntry], Awaitable[Receipt]]) -> None:
+    `append` stores entries in their order and returns their receipts; when it raises, any of them may be stored.
+    `told` is awaited with what is in the log now, once or more often, before it is forgotten: signals to all nodes go out there.
+    """
+
+    def __init__(
+        self,
+        outbox: AnnouncementStore,
+        append: Callable[[ConversationId, Sequence[NewEntry]], Awaitable[Sequence[Receipt]]],
+        *,
+        told: Callable[[Sequence[Announcement]], Awaitable[None]],
+    ) -> None:
         self._outbox = outbox
         self._append = append
+        self._told = told
 
     async def flush(self, conversation: ConversationId) -> None:
-        """Append what `conversation` has pending; when it returns, all that was written before the call is in the log.
+        """Tell what `conversation` has pending; when it returns, all that was written before the call is in the log.
 
         Raises: Unavailable (what is left is swept up later). Cancellation: likewise.
         """
-        for announcement in await self._outbox.pending_of(conversation):
-            await self._tell(announcement)
+        await self._tell(await self._outbox.pending_of(conversation))
 
     async def sweep(self) -> bool:
-        """Append what is pending anywhere. False: something is left, come back soon. Raises: Unavailable (cannot be read)."""
+        """Tell what is pending anywhere. False: something is left, come back soon. Raises: Unavailable (cannot be read)."""
         found = await self._outbox.pending(SWEEP_MAX)
-        stuck: dict[ConversationId, Unavailable] = {}
+        by_conversation: dict[ConversationId, list[Announcement]] = {}
         for announcement in found:
-            if announcement.conversation in stuck:
-                continue  # order within a conversation
+            by_conversation.setdefault(announcement.conversation, []).append(announcement)
+        is_stuck = False
+        for announcements in by_conversation.values():
             try:
-                await self._tell(announcement)
-            except Unavailable as error:
-                stuck[announcement.conversation] = error
-        return not stuck and len(found) < SWEEP_MAX
+                await self._tell(announcements)
+            except Unavailable:
+                is_stuck = True  # the rest of this conversation waits: order
+        return not is_stuck and len(found) < SWEEP_MAX
 
-    async def _tell(self, announcement: Announcement) -> None:
-        receipt = await self._append(announcement.conversation, announcement.entry)
-        await self._outbox.done(announcement, receipt.entry.sequence)
+    async def _tell(self, announcements: Sequence[Announcement]) -> None:
+        """All of one conversation, ascending."""
+        for group in together(announcements):
+            receipts = await self._append(group[0].conversation, [announcement.entry for announcement in group])
+            numbers = [receipt.entry.sequence for receipt in receipts]
+            if any(announcement.joined is not None for announcement in group):
+                await self._outbox.show(list(zip(group, numbers, strict=True)))
+            await self._told(group)
+            await self._outbox.done(group)
+
+
+def together(announcements: Sequence[Announcement]) -> Iterator[Sequence[Announcement]]:
+    """Groups that may be told at the same time, in order: up to `TOGETHER_MAX` joins or leaves, anything else alone."""
+    for kind, run in groupby(announcements, key=lambda announcement: announcement.entry.kind):
+        found, size = list(run), TOGETHER_MAX if kind in _INDEPENDENT else 1
+        for begin in range(0, len(found), size):
+            yield found[begin : begin + size]

@@ -217,6 +217,10 @@ class ConversationRoutes:
         summary = await self._conversations.rename(context.me.user, params.id, looks)
         return summary_object(summary) | {"message": "Conversation updated"}
 
+    async def delete(self, context: Context, params: ConversationParams) -> Said:
+        await self._conversations.delete(context.me.user, params.id)
+        return Said("Conversation deleted")
+
     async def settings(self, context: Context, params: SettingsParams) -> Json:
         conversation = ConversationId(params.conversation_id.lower())
         summary = await self._conversations.set_rules(context.me.user, conversation, params.change())
@@ -245,7 +249,7 @@ class ConversationRoutes:
 
 def endpoints(conversations: Conversations) -> list[Endpoint]:
     routes = ConversationRoutes(conversations)
-    return [*_of_conversations(routes), *_of_members(routes)]
+    return [*_of_conversations(routes), *_of_changes(routes), *_of_members(routes)]
 
 
 def _of_conversations(routes: ConversationRoutes) -> list[Endpoint]:
@@ -283,6 +287,11 @@ def _of_conversations(routes: ConversationRoutes) -> list[Endpoint]:
             rate="conversations",
             summary="One conversation.",
         ),
+    ]
+
+
+def _of_changes(routes: ConversationRoutes) -> list[Endpoint]:
+    return [
         Endpoint(
             name="conversations.update",
             method="PATCH",
@@ -294,6 +303,17 @@ def _of_conversations(routes: ConversationRoutes) -> list[Endpoint]:
             rate="conversations",
             aliases={"name": "title"},
             summary="Change title or picture.",
+        ),
+        Endpoint(
+            name="conversations.delete",
+            method="DELETE",
+            path="/v1/conversations/:conversation_id",
+            params=ConversationParams,
+            call=routes.delete,
+            result=Said,
+            permission="owner",
+            rate="conversations",
+            summary="Delete a group that one has created, for all its members.",
         ),
         Endpoint(
             name="conversations.settings",
