@@ -5,7 +5,7 @@ Tokens are names: `alice` is a good token of alice; `expired` and anything not a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -287,6 +287,7 @@ async def open_front(
     origins: Sequence[str] = (),
     proxies: Sequence[str] = (),
     rows: Sequence[Endpoint] | None = None,
+    check: Callable[[str], Identity] = authenticate,
 ) -> AsyncIterator[FrontWorld]:
     """A front for the length of the block; at its end every connection must have ended or is cancelled."""
     table, door = Table(), SocketDoor()
@@ -294,7 +295,7 @@ async def open_front(
     exchange = Exchange(
         Router(table.rows() if rows is None else rows),
         dispatcher,
-        authenticate=authenticate,
+        authenticate=check,
         clock=Clock(),
         ids=Ids(),
         origins=Origins(origins),

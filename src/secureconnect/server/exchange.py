@@ -3,14 +3,19 @@
 `begin` decides all that the head decides (route, origin, token, request id), so that a refusal needs no body; `run` takes the
 body and calls dispatch. Neither knows a connection: our front and the ASGI app are the callers, and both give the same answers.
 A field may stand in the path, the body, the query or a header; the first of these that has it counts.
+
+It is a door, as dispatch is: around dispatch there is code that may have a bug too (what checks the token, what writes the
+answer), and a request that meets one is answered 500 with its id, like any other.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import msgspec
+import structlog
 
 from secureconnect.errors import BadRequest, Forbidden, MethodNotAllowed, NotAuthenticated, NotFound, SecureConnectError
 from secureconnect.features.auth.model import Identity
@@ -31,6 +36,7 @@ _JSON = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json[ \t]*(?:;.*)?", re.IGNO
 _CONTROLS: Mapping[int, None] = dict.fromkeys((*range(0x20), 0x7F))
 """For `str.translate`: no value may end the header line it stands on."""
 _decode_json = msgspec.json.Decoder().decode
+_log = structlog.get_logger("secureconnect.exchange")
 
 AnswerHeaders = Mapping[str, str]
 
@@ -68,6 +74,8 @@ class Exchange:
         self.router = router
         self.refused: dict[str, int] = {}
         """Answers given before dispatch, by error code, since the start."""
+        self.unexpected = 0
+        """Exceptions around dispatch that are bugs, since the start."""
         self._dispatcher = dispatcher
         self._authenticate = authenticate
         self._clock = clock
@@ -76,7 +84,10 @@ class Exchange:
         self._proxies = proxies or TrustedProxies()
 
     def begin(self, head: Head, peer: str) -> Call | Reply | None:
-        """What to do for this head: run a call, or answer at once. None: no row has this path (and it is not `OPTIONS`)."""
+        """What to do for this head: run a call, or answer at once. None: no row has this path (and it is not `OPTIONS`).
+
+        Never raises.
+        """
         headers = self.standing(head.headers)
         try:
             self.check_origin(head.headers, headers)
@@ -90,6 +101,8 @@ class Exchange:
                 raise MethodNotAllowed(details={"allow": found.allow})
         except SecureConnectError as error:
             return self.refuse(error, headers)
+        except Exception:  # noqa: BLE001  # the door in front of dispatch: what checks a token may have a bug too
+            return self._failed(headers)
         return None
 
     async def run(self, call: Call, body: bytes) -> Reply:
@@ -100,8 +113,11 @@ class Exchange:
             return self.refuse(error, call.headers)
         if call.defaults or call.fields:
             given = {**call.defaults, **given, **call.fields}
-        response = await self._dispatcher.call(call.endpoint, given, call.context)
-        return self._reply(response, call.headers)
+        try:
+            response = await self._dispatcher.call(call.endpoint, given, call.context)
+            return self._reply(response, call.headers)
+        except Exception:  # noqa: BLE001  # the door behind dispatch: its answer cannot be observed, or is none that can be written
+            return self._failed(call.headers)
 
     def refuse(self, error: SecureConnectError, headers: AnswerHeaders | None = None) -> Reply:
         """The answer to a request that does not reach dispatch. `headers` None: the request could not be read."""
@@ -110,9 +126,14 @@ class Exchange:
 
     def nobody(self, headers: Headers) -> Reply:
         """The answer where no row and no page has the path; `begin` let the request's origin pass."""
+        return self.refuse_begun(NotFound("There is nothing at this address"), headers)
+
+    def refuse_begun(self, error: SecureConnectError, headers: Headers) -> Reply:
+        """The answer to a request that `begin` let pass and whose page came to nothing."""
         carried = self.standing(headers)
-        self.check_origin(headers, carried)
-        return self.refuse(NotFound("There is nothing at this address"), carried)
+        with suppress(Forbidden):
+            self.check_origin(headers, carried)
+        return self.refuse(error, carried)
 
     def standing(self, headers: Headers) -> dict[str, str]:
         """What every answer to this request carries: its id, its trace."""
@@ -176,6 +197,12 @@ class Exchange:
         if endpoint.permission != "public":
             raise NotAuthenticated
         return None
+
+    def _failed(self, headers: AnswerHeaders) -> Reply:
+        """Call it where the exception is handled: the log line carries it."""
+        self.unexpected += 1
+        _log.exception("unexpected", request_id=headers["X-Request-ID"])
+        return self.refuse(SecureConnectError("Internal error"), headers)
 
     def _reply(self, response: Response, carried: AnswerHeaders) -> Reply:
         headers = {"Content-Type": response.content_type, **carried}

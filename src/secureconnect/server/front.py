@@ -71,7 +71,7 @@ class Front:
         self._gateway = gateway
         self._limits = limits
         self._writer = Writer(clock)
-        self._web = web and AsgiBridge(web, writer=self._writer, limits=limits, refuse=exchange.refuse)
+        self._web = web and AsgiBridge(web, writer=self._writer, limits=limits, refuse=exchange.refuse_begun)
         self._connections: dict[Connection, None] = {}
         self._lingering = 0
         self._draining = False
@@ -84,8 +84,8 @@ class Front:
 
     @property
     def unexpected(self) -> int:
-        """Exceptions that came out of the web application, since the start."""
-        return self._web.unexpected if self._web else 0
+        """Exceptions of the web application and around dispatch, since the start."""
+        return self._exchange.unexpected + (self._web.unexpected if self._web else 0)
 
     async def serve_connection(self, transport: Transport) -> None:
         """The whole life of one connection. Never raises but on cancellation."""
@@ -132,6 +132,7 @@ class Front:
 
     async def _converse(self, connection: Connection) -> tuple[HandshakeRequest, Transport, bytes] | None:
         """Raises: OSError when the connection is gone."""
+        head = None
         try:
             while (head := await connection.next_head()) is not None:
                 self.counters.requests += 1
@@ -139,8 +140,9 @@ class Front:
                     return self._hand_over(connection, head)
                 if not await self._serve(connection, head) or self._draining:
                     break  # a drain that began during the answer found nothing idle to close
+                head = None  # what goes wrong with the next one is not this one's
         except SecureConnectError as problem:
-            await self._refuse(connection, problem)
+            await self._refuse(connection, problem, head)
         else:
             await connection.goodbye()
         return None
@@ -213,11 +215,13 @@ class Front:
         if isinstance(problem, Malformed):
             self.counters.malformed[problem.reason] = self.counters.malformed.get(problem.reason, 0) + 1
 
-    async def _refuse(self, connection: Connection, problem: SecureConnectError) -> None:
-        """The last answer on a connection whose bytes cannot be trusted further."""
+    async def _refuse(self, connection: Connection, problem: SecureConnectError, head: Head | None = None) -> None:
+        """The last answer on a connection whose bytes cannot be trusted further. `head`: the request's, where that much is good."""
         self._count(problem)
         connection.busy(math.inf)
-        await connection.write(self._writer.answer(self._exchange.refuse(problem), version="1.1", keep=False))
+        reply = self._exchange.refuse(problem) if head is None else self._exchange.refuse_begun(problem, head.headers)
+        is_head = head is not None and head.method == "HEAD"
+        await connection.write(self._writer.answer(reply, version="1.1", keep=False, head_only=is_head))
         await connection.goodbye()
 
     async def _late(self, connection: Connection) -> None:

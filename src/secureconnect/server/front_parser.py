@@ -26,6 +26,8 @@ HEADERS_MAX = 100
 
 PLAIN = bytes(byte for byte in range(256) if (byte >= 0x20 and byte != 0x7F) or byte == 0x09)
 """What may stand in a head beside CR LF: printable ASCII, tab, and bytes from 0x80 on (obs-text, RFC 9110 §5.5)."""
+TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name (RFC 9110 §5.6.2)."""
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")
