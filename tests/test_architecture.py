@@ -65,8 +65,8 @@ DRIVER_HOME = {
 # Where nurseries are opened: an `async with` there owns the tasks.
 NURSERY_HOMES = {"app", "node", "server", "hub", "backends", "fallback", "client", "drill", "testing", "commands"}
 
-# The doors where an unexpected exception is logged and the rest goes on: one request, and around it what reads its head and writes
-# its answer (`exchange`: a bug there would else end the connection without a word); one socket, one connection, one run,
+# The doors where an unexpected exception is logged and the rest goes on: one request, and around it what judges its head and
+# writes its answer (`exchange`: a bug there would else end the connection without a word); one socket, one connection, one run,
 # one request to the ASGI app, whose framework is not ours; one append, whose exception goes to its requesters' own doors; and one
 # simulated run, whose end by an exception is a finding.
 DOORS = (

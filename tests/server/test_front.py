@@ -408,6 +408,41 @@ async def test_chunked_bodies_are_read_in_whatever_pieces(autojump_clock: MockCl
             assert (await client.answer()).data["text"] == "hello"
 
 
+def small_chunks(content: bytes) -> bytes:
+    return b"".join(b"1\r\n%c\r\n" % byte for byte in content) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("path", ["/v1/echo", "/v1/nothing", "/page"])
+async def test_while_a_body_of_tiny_chunks_is_read_others_have_their_turns(path: str, autojump_clock: MockClock) -> None:
+    """Read into an operation, dropped by a refusal, given to a page: each turn of reading is short."""
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's own types
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    raw = small_chunks(b'{"text":"' + b"x" * 9000 + b'"}')
+    async with open_front(web=page) as world, trio.open_nursery() as nursery:
+        client = world.connect(window_bytes=1 << 20)
+        await wait_all_tasks_blocked()
+        await client.send(request(f"POST {path}", {"Transfer-Encoding": "chunked"}) + raw)
+        nursery.start_soon(others)
+        got = await client.answer()
+        nursery.cancel_scope.cancel()
+    assert got.status == (404 if path == "/v1/nothing" else 200)
+    assert "connection" not in got.headers
+    assert turns >= 40
+
+
 async def test_a_told_length_over_the_limit_is_413_at_once(autojump_clock: MockClock) -> None:
     async with open_front() as world:
         client = world.connect()
@@ -450,6 +485,29 @@ async def test_expect_gets_its_100_before_the_body_and_not_when_the_answer_is_no
         assert (refused.status, refused.headers["connection"]) == (401, "close")
         large = await world.connect().ask(request("POST /v1/echo", {**expecting, "Content-Length": "2000000"}))
         assert large.status == 413
+
+
+@pytest.mark.parametrize("coded", [False, True])
+async def test_expect_is_answered_once_and_not_when_the_body_has_begun(coded: bool, autojump_clock: MockClock) -> None:
+    async def page(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's own types
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    framing = {"Transfer-Encoding": "chunked"} if coded else {"Content-Length": str(len(ECHO))}
+    pieces = [b"%x\r\n" % len(ECHO), ECHO, b"\r\n", b"0\r\n\r\n"] if coded else [ECHO[:5], ECHO[5:9], ECHO[9:]]
+    async with open_front(web=page) as world:
+        for path in ("/page", "/v1/echo"):
+            for begun in (False, True):
+                client = world.connect()
+                await client.send(request(f"POST {path}", {"Expect": "100-continue", **framing}) + pieces[0] * begun)
+                if not begun:
+                    assert (await client.answer()).status == 100
+                for piece in pieces[begun:]:
+                    await wait_all_tasks_blocked()
+                    await client.send(piece)
+                assert (await client.answer()).status == 200
 
 
 async def test_an_early_refusal_drops_a_body_that_is_there_and_closes_on_one_that_is_not(autojump_clock: MockClock) -> None:

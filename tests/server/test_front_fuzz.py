@@ -30,7 +30,7 @@ STATUSES = {100, 101, 200, 201, 204, 400, 401, 403, 404, 405, 408, 413, 431}
 ANSWER = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]*\r\n")
 BODY = b'{"text":"hello","n":5}'
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x"}
-CHUNKED = b'8;e=1\r\n{"text":\r\n8\r\n"hello"}\r\n0\r\nTrailer: x\r\n\r\n'
+CHUNKED = b'8;e=1\r\n{"text":\r\n8\r\n"hello"}\r\n0\r\nChecksum: x\r\n\r\n'
 GOOD = (
     request("GET /livez"),
     request("HEAD /livez"),

@@ -10,7 +10,6 @@ needs none.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -140,6 +139,7 @@ class _Talk:
         self._head = head
         self._body = body
         self._body_told = False
+        self._expects = head.expects_continue and not body.done
         self._body_ends_s = trio.current_time() + limits.body_deadline_s
         self._limits = limits
         self._writer = writer
@@ -193,9 +193,12 @@ class _Talk:
 
     async def _read_piece(self) -> bytes:
         connection = self.connection
-        piece = self._body.pull(connection.inbox)
-        if not piece and not self._body.done and self._head.expects_continue and not self.is_started:
-            await connection.write(CONTINUE)
+        piece = b""
+        if self._expects:
+            piece = self._body.pull(connection.inbox)
+            if not piece and not self._body.begun and not self.is_started:
+                await connection.write(CONTINUE)
+            self._expects = False
         while not piece and not self._body.done:
             piece = await connection.more(self._body, self._body_ends_s)
         connection.busy(math.inf)

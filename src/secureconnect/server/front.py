@@ -175,7 +175,7 @@ class Front:
             return await self._web.serve(connection, head, peer=self._exchange.client(head.headers, peer), keep=keep)
         else:
             reply = begun or self._exchange.nobody(head.headers)
-            is_read = self._skip_body(connection, head)
+            is_read = await self._skip_body(connection, head)
         keep = keep and is_read and not self._draining
         await connection.write(self._writer.answer(reply, version=head.version, keep=keep, head_only=head.method == "HEAD"))
         return keep
@@ -202,11 +202,16 @@ class Front:
             await connection.write(CONTINUE)
         return await connection.whole(body)
 
-    def _skip_body(self, connection: Connection, head: Head) -> bool:
+    async def _skip_body(self, connection: Connection, head: Head) -> bool:
         """Drop a body that is here already; for another one nobody waits. Returns whether that was all of it."""
+        if head.length == 0:
+            return True
         try:
             body = body_of(head, self._limits.body_bytes_max)
             body.pull(connection.inbox)
+            while body.is_paused:
+                await trio.lowlevel.checkpoint()
+                body.pull(connection.inbox)
         except SecureConnectError:
             return False
         return body.done
@@ -216,7 +221,7 @@ class Front:
             self.counters.malformed[problem.reason] = self.counters.malformed.get(problem.reason, 0) + 1
 
     async def _refuse(self, connection: Connection, problem: SecureConnectError, head: Head | None = None) -> None:
-        """The last answer on a connection whose bytes cannot be trusted further. `head`: the request's, where that much is good."""
+        """The last answer on a connection whose bytes cannot be trusted further. `head`: the request's, where it was good."""
         self._count(problem)
         connection.busy(math.inf)
         reply = self._exchange.refuse(problem) if head is None else self._exchange.refuse_begun(problem, head.headers)
