@@ -156,6 +156,7 @@ async def test_refusals_answer_alike_through_asgi() -> None:
         assert [answer.status_code for answer in answers] == [401, 404, 405, 400, 400, 400, 413, 403, 405, 500]
         assert all(answer.json()["success"] is False and answer.headers["x-request-id"] for answer in answers)
         assert answers[2].headers["allow"] == "POST, OPTIONS"
+        assert answers[8].headers["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 async def test_a_body_without_a_length_is_limited_too() -> None:

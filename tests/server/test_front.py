@@ -6,12 +6,15 @@ import gc
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from structlog.testing import capture_logs
 from tests.server.front_kit import Ended, HttpClient, open_front, request, transport_of
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from secureconnect.features.auth.model import Identity
+from secureconnect.server.endpoints import Context, Endpoint
 from secureconnect.server.front_connection import AHEAD_BYTES_MAX, Connection, FrontLimits
 from secureconnect.server.front_parser import Inbox
 from secureconnect.server.websocket_handshake import HandshakeRequest
@@ -212,7 +215,7 @@ async def test_a_request_over_its_deadline_is_504_and_the_connection_goes_on(aut
         ({"Authorization": "Bearer é"}, "", "UNAUTHORIZED"),
         ({"Authorization": "Bearer expired"}, "", "TOKEN_EXPIRED"),
         ({"Authorization": "Bearer expired"}, "?token=alice", "TOKEN_EXPIRED"),
-        ({}, "?token=expired", "TOKEN_EXPIRED"),
+        ({}, "?token=expired", "UNAUTHORIZED"),
         ({}, "?token=", "UNAUTHORIZED"),
     ],
 )
@@ -223,15 +226,57 @@ async def test_without_a_good_token_it_is_401(headers: dict[str, str], query: st
     assert world.table.contexts == []
 
 
-@pytest.mark.parametrize("query", ["token=bob", "access_token=bob", "limit=3&token=bob"])
-async def test_a_get_may_carry_its_token_in_the_query_and_nobody_further_sees_it(query: str, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("query", ["token=bob", "access_token=bob", "limit=3&token=bob", "token=bob&access_token=carol"])
+@pytest.mark.parametrize("line", ["GET /v1/things/a", "HEAD /v1/things/a", "PATCH /v1/things/a"])
+async def test_a_token_in_the_query_opens_sockets_only(line: str, query: str, autojump_clock: MockClock) -> None:
+    """A query stands in histories and in other servers' logs; browsers need it for sockets, whose handshake takes no header."""
     async with open_front() as world:
         client = world.connect()
-        got = await client.ask(request(f"GET /v1/things/a?{query}"))
-        assert got.data["user"] == "bob"
-        assert "token" not in got.body.decode()
-        assert (await client.ask(request(f"PATCH /v1/things/a?{query}", body=b"{}"))).status == 401
-        assert (await client.ask(request("GET /v1/things/a?token=bob&access_token=carol"))).status == 400
+        got = await client.ask(request(f"{line}?{query}"))
+        assert got.status == 401
+        if line.startswith("GET"):
+            assert "Authorization: Bearer" in got.error["message"]
+            assert "bob" not in got.body.decode()
+            got = await client.ask(request(f"{line}?{query}", {"Authorization": "Bearer alice"}))
+            assert (got.status, got.data["user"]) == (200, "alice")
+    assert [context.me.user for context in world.table.contexts] == ["alice"] * line.startswith("GET")
+
+
+async def test_a_public_operations_own_field_named_token_reaches_it_and_names_nobody(autojump_clock: MockClock) -> None:
+    """As the links in mails have it."""
+    seen: list[Identity | None] = []
+
+    class Params(msgspec.Struct):
+        token: str
+
+    async def verify(context: Context, params: Params) -> str:
+        seen.append(context.identity)
+        return params.token
+
+    row = Endpoint(name="verify", method="GET", path="/v1/verify", params=Params, call=verify, permission="public")
+    async with open_front(rows=[row]) as world:
+        client = world.connect()
+        for token in ("alice", "expired", "0f3a"):
+            assert (await client.ask(request(f"GET /v1/verify?token={token}"))).data == token
+    assert seen == [None, None, None]
+
+
+async def test_a_header_that_is_a_secret_is_not_taken_from_the_query(autojump_clock: MockClock) -> None:
+    class Params(msgspec.Struct):
+        authorization: str = ""
+
+    async def figures(context: Context, params: Params) -> str:
+        return params.authorization
+
+    from_header = {"authorization": "authorization"}
+    row = Endpoint(
+        name="figures", method="GET", path="/figures", params=Params, call=figures, permission="public", headers=from_header
+    )
+    async with open_front(rows=[row]) as world:
+        client = world.connect()
+        asked = "GET /figures?authorization=Bearer%20secret"
+        assert (await client.ask(request(asked))).data == ""
+        assert (await client.ask(request(asked, {"Authorization": "Bearer word"}))).data == "Bearer word"
 
 
 async def test_an_expired_token_does_not_keep_anybody_from_a_public_operation(autojump_clock: MockClock) -> None:
@@ -256,6 +301,7 @@ async def test_an_expired_token_does_not_keep_anybody_from_a_public_operation(au
         ("[fd00::1]:5", "2001:db8::7", "[2001:db8::7]:0"),
         ("[fd00::1]:5", "[2001:db8::7]:99", "[2001:db8::7]:0"),
         ("[::ffff:10.0.0.1]:5", "198.51.100.7", "198.51.100.7:0"),
+        ("[::ffff:10.0.0.1]:5", "::ffff:198.51.100.7, ::ffff:10.0.0.2", "198.51.100.7:0"),
     ],
 )
 async def test_only_trusted_proxies_say_who_asks(peer: str, forwarded: str | None, seen: str, autojump_clock: MockClock) -> None:
@@ -338,6 +384,41 @@ async def test_options_without_a_page_lists_the_methods(autojump_clock: MockCloc
         assert (await client.ask(request("OPTIONS /v1/things/a"))).headers["allow"] == "GET, PATCH, DELETE, HEAD, OPTIONS"
         assert "POST" in (await client.ask(request("OPTIONS *"))).headers["allow"]
         assert (await client.ask(request("OPTIONS /v1/nothing"))).status == 404
+
+
+@pytest.mark.parametrize("target", ["test:443", "[::1]:443", "/v1/echo", "http://test/", "*", "test"])
+async def test_connect_is_405_and_nothing_behind_it_is_read(target: str, autojump_clock: MockClock) -> None:
+    """What follows it may be a tunnel's bytes, not ours."""
+    async with open_front() as world:
+        client = world.connect()
+        got = await client.ask(request(f"CONNECT {target}") + request())
+        assert (got.status, got.error["code"], got.headers["connection"]) == (405, "METHOD_NOT_ALLOWED", "close")
+        assert got.headers["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+        assert await client.end() == b""
+        assert world.front.counters.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/v1/echo", "POST, OPTIONS"),
+        ("/v1/nothing", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        ("/page", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    ],
+)
+async def test_trace_is_405_everywhere_and_shows_nothing_of_the_request(path: str, allow: str, autojump_clock: MockClock) -> None:
+    asked: list[object] = []
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's own types
+        asked.append(scope)
+
+    async with open_front(web=page) as world:
+        client = world.connect()
+        got = await client.ask(request(f"TRACE {path}", {"Cookie": "secret=1"}))
+        assert (got.status, got.headers["allow"]) == (405, allow)
+        assert "secret" not in got.body.decode()
+        assert (await client.ask(request())).status == 200
+    assert asked == []
 
 
 # -- many requests on one connection

@@ -11,7 +11,7 @@ answer), and a request that meets one is answered 500 with its id, like any othe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -25,7 +25,7 @@ from secureconnect.server.dispatch import Dispatcher, failure
 from secureconnect.server.endpoints import Context, Endpoint
 from secureconnect.server.message import Head, Headers, Reply
 from secureconnect.server.origins import Origins, TrustedProxies
-from secureconnect.server.query import bearer, header_fields, read_query, take_token
+from secureconnect.server.query import bearer, header_fields, read_query
 from secureconnect.server.router import Found, Router, WrongMethod
 from secureconnect.server.wire import Response, http_body
 
@@ -33,6 +33,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context §3.2."""
 _JSON = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json[ \t]*(?:;.*)?", re.IGNORECASE)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""What is served at all."""
 _CONTROLS: Mapping[int, None] = dict.fromkeys((*range(0x20), 0x7F))
 """For `str.translate`: no value may end the header line it stands on."""
 _decode_json = msgspec.json.Decoder().decode
@@ -97,8 +99,9 @@ class Exchange:
             if head.method == "OPTIONS":
                 return _options(head.path, found, headers)
             if isinstance(found, WrongMethod):
-                headers["Allow"] = ", ".join(found.allow)
                 raise MethodNotAllowed(details={"allow": found.allow})
+            if head.method == "TRACE":
+                raise MethodNotAllowed("TRACE is not served here: it would show a page's scripts what its headers hide from them")
         except SecureConnectError as error:
             return self.refuse(error, headers)
         except Exception:  # noqa: BLE001  # the door in front of dispatch: what checks a token may have a bug too
@@ -122,7 +125,11 @@ class Exchange:
     def refuse(self, error: SecureConnectError, headers: AnswerHeaders | None = None) -> Reply:
         """The answer to a request that does not reach dispatch. `headers` None: the request could not be read."""
         self.refused[error.word] = self.refused.get(error.word, 0) + 1
-        return self._reply(failure(error), headers or {"X-Request-ID": self._ids.new()})
+        carried = headers or {"X-Request-ID": self._ids.new()}
+        if isinstance(error, MethodNotAllowed):
+            allow = error.details.setdefault("allow", METHODS)
+            carried = {**carried, "Allow": ", ".join(allow) if isinstance(allow, Iterable) else ""}
+        return self._reply(failure(error), carried)
 
     def nobody(self, headers: Headers) -> Reply:
         """The answer where no row and no page has the path; `begin` let the request's origin pass."""
@@ -170,8 +177,9 @@ class Exchange:
         if takes_body and head.length != 0:
             _check_type(headers.get(b"content-type"))
         defaults = read_query(head.query)
-        identity = self._identity(endpoint, head, defaults)
+        identity = self._identity(endpoint, headers.get(b"authorization"), defaults)
         if endpoint.headers:
+            defaults.pop(endpoint.headers.get("authorization", ""), None)  # a secret, which no query may carry
             defaults = {**header_fields(endpoint.headers, headers), **defaults}
         context = Context(
             "http",
@@ -182,19 +190,21 @@ class Exchange:
         )
         return Call(endpoint, context, found.fields, defaults, carried, takes_body)
 
-    def _identity(self, endpoint: Endpoint, head: Head, query: dict[str, object]) -> Identity | None:
-        """Raises: NotAuthenticated, unless the row is public: who logs in with an expired token at hand is just a stranger."""
-        header = head.headers.get(b"authorization")
+    def _identity(self, endpoint: Endpoint, header: bytes | None, query: Mapping[str, object]) -> Identity | None:
+        """By the `Authorization` header alone: queries stand in histories and in other servers' logs (only a socket's handshake,
+        which browsers cannot give a header, may have a token there).
+
+        Raises: NotAuthenticated, unless the row is public: who logs in with an expired token at hand is just a stranger.
+        """
         try:
-            token = bearer(header) if header is not None else None
-            if query and head.method in ("GET", "HEAD"):
-                token = take_token(query) if token is None else token
-            if token is not None:
-                return self._authenticate(token)
+            if header is not None:
+                return self._authenticate(bearer(header))
         except NotAuthenticated:
             if endpoint.permission != "public":
                 raise
         if endpoint.permission != "public":
+            if "token" in query or "access_token" in query:
+                raise NotAuthenticated("A token in the query opens sockets only; send it as `Authorization: Bearer <token>`")
             raise NotAuthenticated
         return None
 
@@ -239,7 +249,7 @@ def _options(path: bytes, found: WrongMethod | None, carried: dict[str, str]) ->
         if isinstance(found, WrongMethod):
             carried["Allow"] = ", ".join(found.allow)
         elif path == b"*":
-            carried["Allow"] = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+            carried["Allow"] = ", ".join(METHODS)
         else:
             raise NotFound("There is nothing at this address")
     return Reply(204, b"", carried)

@@ -17,7 +17,7 @@ import re
 
 import httptools
 
-from secureconnect.errors import BadRequest, TooLarge
+from secureconnect.errors import BadRequest, MethodNotAllowed, TooLarge
 from secureconnect.server.message import Head
 
 HEAD_BYTES_MAX = 32_768
@@ -166,7 +166,10 @@ class _Headers:
 
 
 def parse_head(raw: bytes) -> Head:
-    """One request's head from its bytes up to and including the empty line. Raises: Malformed, HeadTooLarge."""
+    """One request's head from its bytes up to and including the empty line.
+
+    Raises: Malformed, HeadTooLarge; MethodNotAllowed for CONNECT, behind which a tunnel's bytes may follow at once.
+    """
     check_characters(raw)
     if raw.count(b"\r\n") - 2 > HEADERS_MAX:
         raise HeadTooLarge(f"There are more than {HEADERS_MAX} headers")
@@ -174,6 +177,8 @@ def parse_head(raw: bytes) -> Head:
     if match is None:
         raise _bad_request_line(raw)
     method, target, minor = match.groups()
+    if method == b"CONNECT":
+        raise MethodNotAllowed("CONNECT is for proxies, which this server is none of")
     headers = _headers(raw)
     version = "1.1" if minor == b"1" else "1.0"
     path, query = _target(method, target)
