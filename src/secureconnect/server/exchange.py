@@ -27,7 +27,7 @@ from secureconnect.server.message import Head, Headers, Reply
 from secureconnect.server.origins import Origins, TrustedProxies
 from secureconnect.server.query import bearer, header_fields, read_query
 from secureconnect.server.router import Found, Router, WrongMethod
-from secureconnect.server.wire import Response, http_body
+from secureconnect.server.wire import NUL, Response, http_body, refuse_nul
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -112,13 +112,11 @@ class Exchange:
         """Never raises but on cancellation."""
         try:
             given = read_object(body) if body and call.takes_body else {}
+            if call.defaults or call.fields:
+                given = {**call.defaults, **given, **call.fields}
+            return self._reply(await self._dispatcher.call(call.endpoint, given, call.context), call.headers)
         except BadRequest as error:
             return self.refuse(error, call.headers)
-        if call.defaults or call.fields:
-            given = {**call.defaults, **given, **call.fields}
-        try:
-            response = await self._dispatcher.call(call.endpoint, given, call.context)
-            return self._reply(response, call.headers)
         except Exception:  # noqa: BLE001  # the door behind dispatch: its answer cannot be observed, or is none that can be written
             return self._failed(call.headers)
 
@@ -225,7 +223,7 @@ class Exchange:
 
 
 def read_object(body: bytes) -> dict[str, object]:
-    """A JSON object's fields. Raises: BadRequest for anything else."""
+    """A JSON object's fields. Raises: BadRequest for anything else, or a text with a NUL."""
     try:
         value = _decode_json(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
@@ -233,6 +231,8 @@ def read_object(body: bytes) -> dict[str, object]:
         raise BadRequest(f"The body is not JSON: {reason}", details={"field": "body", "reason": "json"}) from None
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object", details={"field": "body", "reason": "object"})
+    if NUL in body:
+        refuse_nul(body, value)
     return value
 
 
