@@ -127,6 +127,7 @@ class SocketDoor:
     """A gateway that takes connections, notes what it got, says one line and closes."""
 
     taken: list[tuple[HandshakeRequest, bytes]] = field(default_factory=list)
+    is_serving: int = 0
 
     def is_socket_path(self, path: str) -> bool:
         return path == "/v1/ws"
@@ -134,9 +135,11 @@ class SocketDoor:
     async def serve(self, request: HandshakeRequest, transport: Transport, rest: bytes) -> bool:
         self.taken.append((request, rest))
         del request
+        self.is_serving += 1
         with trio.move_on_after(10), suppress(OSError):
             await HttpClient(transport).send(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
             await transport.receive(100)
+        self.is_serving -= 1
         transport.abort()
         return True
 
@@ -301,7 +304,7 @@ async def open_front(
         origins=Origins(origins),
         proxies=TrustedProxies(proxies),
     )
-    front = Front(exchange, gateway=door, web=web, clock=Clock(), limits=limits or FrontLimits())
+    front = Front(exchange, gateway=door, web=web, clock=Clock(), limits=limits or FrontLimits(), end_waits=table.gate.set)
     async with trio.open_nursery() as nursery:
         yield FrontWorld(nursery, table, door, dispatcher, exchange, front)
         nursery.cancel_scope.cancel()

@@ -828,9 +828,13 @@ async def test_one_connection_too_many_is_told_so(autojump_clock: MockClock) -> 
     async with open_front(limits=FrontLimits(connections_max=2)) as world:
         first, second = world.connect(), world.connect()
         await wait_all_tasks_blocked()
-        third = world.connect()
-        await third.send(request())
-        got = await third.answer()
+        with capture_logs() as logs:
+            third, fourth = world.connect(), world.connect()
+            await third.send(request())
+            got = await third.answer()
+            assert (await fourth.answer()).status == 503
+        (line,) = logs  # one for each time of being full
+        assert (line["event"], line["setting"]) == ("at_capacity", "SECURECONNECT_HTTP_CONNECTIONS_MAX")
         assert (got.status, got.error["code"], got.headers["connection"]) == (503, "SERVER_AT_CAPACITY", "close")
         assert got.headers["retry-after"] == "1"
         assert await third.end() == b""
@@ -838,7 +842,18 @@ async def test_one_connection_too_many_is_told_so(autojump_clock: MockClock) -> 
         await wait_all_tasks_blocked()
         assert (await world.connect().ask(request())).status == 200
         assert (await second.ask(request())).status == 200
-        assert world.front.counters.refused == 1
+        assert world.front.counters.refused == 2
+        assert world.exchange.refused == {"SERVER_AT_CAPACITY": 2}
+
+
+async def test_sockets_are_not_among_the_connections_that_are_counted(autojump_clock: MockClock) -> None:
+    async with open_front(limits=FrontLimits(connections_max=1)) as world:
+        socket = world.connect()
+        assert (await socket.ask(request("GET /v1/ws", {"Connection": "Upgrade", "Upgrade": "websocket"}))).status == 101
+        assert (await world.connect().ask(request(headers={"Connection": "close"}))).status == 200
+        with capture_logs():
+            assert (await world.connect().answer()).status == 503  # the one before has not closed yet
+        assert world.door.is_serving == 1
 
 
 async def test_draining_closes_who_is_idle_and_answers_who_is_served(autojump_clock: MockClock) -> None:
@@ -880,6 +895,20 @@ async def test_a_drain_that_begins_during_a_page_does_not_wait_for_its_connectio
             assert await client.end() == b""
             client.transport.abort()
         assert trio.current_time() < 1
+
+
+async def test_a_drain_ends_what_waits_and_its_answer_is_the_connections_last(autojump_clock: MockClock) -> None:
+    async with open_front() as world:
+        client = world.connect()
+        await client.send(request("GET /v1/poll?wait_s=50"))
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.front.drain)
+            got = await client.answer()
+            assert (got.data, got.headers["connection"]) == ("through", "close")
+            assert await client.end() == b""
+            client.transport.abort()
+        assert trio.current_time() == 0
 
 
 async def test_draining_without_connections_ends_at_once(autojump_clock: MockClock) -> None:

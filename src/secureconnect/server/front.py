@@ -8,9 +8,11 @@ pipelines waits as bytes. Whatever the bytes are, the outcome is an answer that 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import structlog
 import trio
 
 from secureconnect.errors import AtCapacity, SecureConnectError
@@ -20,15 +22,19 @@ from secureconnect.server.exchange import Call, Exchange
 from secureconnect.server.front_answer import CONTINUE, Writer
 from secureconnect.server.front_body import body_of
 from secureconnect.server.front_connection import Connection, FrontLimits
-from secureconnect.server.front_parser import Malformed
+from secureconnect.server.front_parser import HeadTooLarge, Malformed
 from secureconnect.server.message import Head, Reply, SlowRequest
 from secureconnect.server.query import read_query
 from secureconnect.server.websocket_handshake import HandshakeRequest
 
 LINGERING_MAX = 1_000
 """Refused connections that are told so at the same time; above it they are closed without a word."""
+CAPACITY_RETRY_S = 1.0
+"""What a connection too many is told; connections of requests come and go quickly."""
 API_PREFIX = b"/v1/"
 """Below it there are operations only: what no row has is answered 404 here, not by a page."""
+
+_log = structlog.get_logger("secureconnect.front")
 
 
 class Gateway(Protocol):
@@ -43,7 +49,7 @@ class Gateway(Protocol):
 
 @dataclass(slots=True)
 class FrontCounters:
-    """Totals since the start; `malformed` by reason."""
+    """Totals since the start; `malformed` by reason, which is one of the few words in the code, never what a peer sent."""
 
     accepted: int = 0
     refused: int = 0
@@ -64,8 +70,10 @@ class Front:
         web: Application | None,
         clock: Clock,
         limits: FrontLimits = FrontLimits(),  # noqa: B008  # frozen
+        end_waits: Callable[[], None] = lambda: None,
     ) -> None:
-        """`web`: the ASGI application for everything that is no operation and no socket."""
+        """`web`: the ASGI application for everything that is no operation and no socket. `end_waits`: called when a drain begins;
+        operations that wait for something to happen answer at once, now and from then on."""
         self.counters = FrontCounters()
         self._exchange = exchange
         self._gateway = gateway
@@ -74,7 +82,9 @@ class Front:
         self._web = web and AsgiBridge(web, writer=self._writer, limits=limits, refuse=exchange.refuse_begun)
         self._connections: dict[Connection, None] = {}
         self._lingering = 0
+        self._is_full = False
         self._draining = False
+        self._end_waits = end_waits
         self._emptied = trio.Event()
 
     @property
@@ -93,6 +103,7 @@ class Front:
         if len(self._connections) >= self._limits.connections_max:
             await self._turn_away(transport)
             return
+        self._is_full = False
         upgrade = await self._http(transport)
         if upgrade is not None:
             self.counters.upgrades += 1
@@ -101,8 +112,12 @@ class Front:
             await serving
 
     async def drain(self) -> None:
-        """Close idle connections, answer the requests under way with `Connection: close`; return when all are answered."""
+        """Close idle connections, answer the requests under way with `Connection: close`; return when all are answered.
+
+        A poll has nothing to wait for here any longer: it is answered with what there is, and goes on at another server.
+        """
         self._draining = True
+        self._end_waits()
         for connection in list(self._connections):
             if connection.phase == "idle":
                 connection.transport.abort()
@@ -217,8 +232,9 @@ class Front:
         return body.done
 
     def _count(self, problem: SecureConnectError) -> None:
-        if isinstance(problem, Malformed):
-            self.counters.malformed[problem.reason] = self.counters.malformed.get(problem.reason, 0) + 1
+        reason = problem.reason if isinstance(problem, Malformed) else "head_too_large"
+        if isinstance(problem, Malformed | HeadTooLarge):
+            self.counters.malformed[reason] = self.counters.malformed.get(reason, 0) + 1
 
     async def _refuse(self, connection: Connection, problem: SecureConnectError, head: Head | None = None) -> None:
         """The last answer on a connection whose bytes cannot be trusted further. `head`: the request's, where it was good."""
@@ -243,12 +259,16 @@ class Front:
     async def _turn_away(self, transport: Transport) -> None:
         """Tell one connection too many, and let it read that."""
         self.counters.refused += 1
+        if not self._is_full:  # once per time of being full: a storm must not flood the log
+            self._is_full = True
+            bound = self._limits.connections_max
+            _log.warning("at_capacity", setting="SECURECONNECT_HTTP_CONNECTIONS_MAX", connections_max=bound, kind="http")
         connection = Connection(transport, self._limits)
         try:
             if self._lingering < LINGERING_MAX:
                 self._lingering += 1
                 try:
-                    reply = self._exchange.refuse(AtCapacity(retry_after_s=1.0))
+                    reply = self._exchange.refuse(AtCapacity(retry_after_s=CAPACITY_RETRY_S))
                     await connection.write(self._writer.answer(reply, version="1.1", keep=False))
                     await connection.goodbye()
                 finally:
