@@ -9,7 +9,7 @@ from tests.server.front_kit import Ended, HttpClient, open_front, request, trans
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from secureconnect.server.asgi_bridge import Message, Receive, Send
-from secureconnect.server.front_connection import FrontLimits
+from secureconnect.server.front_connection import HALF_CLOSED_S, FrontLimits
 
 
 async def whole_body(receive: Receive) -> bytes:
@@ -424,8 +424,22 @@ async def test_a_peer_that_leaves_is_told_to_the_application(autojump_clock: Moc
         await client.send(request("POST /watching", body=b"x"))
         await wait_all_tasks_blocked()
         client.transport.abort()
-        await wait_all_tasks_blocked()
+        await trio.sleep(HALF_CLOSED_S + 0.1)
         assert (app.notes, world.front.connections, world.front.unexpected) == (["http.disconnect", "gone"], 0, 0)
+
+
+async def test_a_peer_that_half_closes_gets_the_page_that_it_asked_for(autojump_clock: MockClock) -> None:
+    """Frameworks end a page when they hear that its reader left; who has only nothing more to ask has not."""
+    app = App()
+    async with open_front(web=app) as world:
+        client = world.connect()
+        await client.send(request("GET /aside"))
+        client.transport.send_eof()
+        await trio.sleep(HALF_CLOSED_S - 0.1)
+        assert app.notes == []
+        app.gate.set()
+        assert (await client.answer()).body == b"hello"
+        assert await client.end() == b""
 
 
 async def test_what_arrives_while_the_application_watches_is_kept_up_to_a_bound(autojump_clock: MockClock) -> None:

@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from secureconnect.features.auth.model import Identity
 from secureconnect.server.endpoints import Context, Endpoint
-from secureconnect.server.front_connection import AHEAD_BYTES_MAX, Connection, FrontLimits
+from secureconnect.server.front_connection import AHEAD_BYTES_MAX, HALF_CLOSED_S, Connection, FrontLimits
 from secureconnect.server.front_parser import Inbox
 from secureconnect.server.websocket_handshake import HandshakeRequest
 
@@ -716,8 +716,33 @@ async def test_a_peer_that_leaves_cancels_its_poll(autojump_clock: MockClock) ->
         await wait_all_tasks_blocked()
         assert world.table.waiting == 1
         client.transport.abort()
-        await wait_all_tasks_blocked()
+        await trio.sleep(HALF_CLOSED_S + 0.1)
         assert (world.table.waiting, world.table.cancelled, world.front.connections) == (0, 1, 0)
+
+
+async def test_a_peer_that_half_closes_gets_a_polls_answer_too_when_it_comes_soon(autojump_clock: MockClock) -> None:
+    async with open_front() as world:
+        client = world.connect()
+        await client.send(request("GET /v1/poll") + request())
+        client.transport.send_eof()
+        await trio.sleep(HALF_CLOSED_S - 0.1)
+        world.table.gate.set()
+        assert (await client.answer()).data == "through"
+        assert (await client.answer()).json == {"status": "alive"}
+        assert await client.end() == b""
+        assert world.table.cancelled == 0
+
+
+async def test_a_peer_that_resets_cancels_its_poll_at_once(autojump_clock: MockClock) -> None:
+    async with open_front() as world:
+        client = world.connect()
+        await client.ask(request())
+        await client.send(request() + request("GET /v1/poll"))
+        await wait_all_tasks_blocked()
+        assert world.table.waiting == 1
+        client.transport.abort()  # over an answer that it has not read
+        await wait_all_tasks_blocked()
+        assert (world.table.cancelled, world.front.connections, trio.current_time()) == (1, 0, 0)
 
 
 async def test_an_ordinary_request_goes_on_without_its_peer(autojump_clock: MockClock) -> None:
