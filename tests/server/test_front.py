@@ -936,6 +936,24 @@ async def test_a_drain_ends_what_waits_and_its_answer_is_the_connections_last(au
         assert trio.current_time() == 0
 
 
+async def test_a_connection_that_comes_while_it_drains_is_told_so_and_holds_nothing(autojump_clock: MockClock) -> None:
+    """It was accepted in the last moment; idle, it would hold the end up until its own time was over."""
+    async with open_front() as world:
+        client = world.connect()
+        await client.send(request("POST /v1/wait", body=b""))
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.front.drain)
+            await wait_all_tasks_blocked()
+            late = world.connect()
+            got = await late.answer()
+            assert (got.status, got.error["code"], got.headers["retry-after"]) == (503, "SERVICE_UNAVAILABLE", "1")
+            assert await late.end() == b""
+            assert (await client.answer()).data == "through"
+            client.transport.abort()
+        assert trio.current_time() == 0
+
+
 async def test_draining_without_connections_ends_at_once(autojump_clock: MockClock) -> None:
     async with open_front() as world:
         await world.front.drain()

@@ -122,12 +122,15 @@ class Exchange:
 
     def refuse(self, error: SecureConnectError, headers: AnswerHeaders | None = None) -> Reply:
         """The answer to a request that does not reach dispatch. `headers` None: the request could not be read."""
-        self.refused[error.word] = self.refused.get(error.word, 0) + 1
+        self._count(error)
         carried = headers or {"X-Request-ID": self._ids.new()}
         if isinstance(error, MethodNotAllowed):
             allow = error.details.setdefault("allow", METHODS)
             carried = {**carried, "Allow": ", ".join(allow) if isinstance(allow, Iterable) else ""}
-        return self._reply(failure(error), carried)
+        try:
+            return self._reply(failure(error), carried)
+        except Exception:  # noqa: BLE001  # the door of refusals: one whose details cannot be written is a bug as well
+            return self._failed(carried)
 
     def nobody(self, headers: Headers) -> Reply:
         """The answer where no row and no page has the path; `begin` let the request's origin pass."""
@@ -210,7 +213,12 @@ class Exchange:
         """Call it where the exception is handled: the log line carries it."""
         self.unexpected += 1
         _log.exception("unexpected", request_id=headers["X-Request-ID"])
-        return self.refuse(SecureConnectError("Internal error"), headers)
+        error = SecureConnectError("Internal error")
+        self._count(error)
+        return self._reply(failure(error), headers)  # not by `refuse`, which would come here again
+
+    def _count(self, error: SecureConnectError) -> None:
+        self.refused[error.word] = self.refused.get(error.word, 0) + 1
 
     def _reply(self, response: Response, carried: AnswerHeaders) -> Reply:
         headers = {"Content-Type": response.content_type, **carried}

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 import trio
 
-from secureconnect.errors import AtCapacity, SecureConnectError
+from secureconnect.errors import AtCapacity, SecureConnectError, Unavailable
 from secureconnect.ports import Clock, Transport
 from secureconnect.server.asgi_bridge import Application, AsgiBridge
 from secureconnect.server.exchange import Call, Exchange
@@ -100,8 +100,13 @@ class Front:
     async def serve_connection(self, transport: Transport) -> None:
         """The whole life of one connection. Never raises but on cancellation."""
         self.counters.accepted += 1
+        if self._draining:
+            restarting = Unavailable("This server is about to restart; come back soon", retry_after_s=CAPACITY_RETRY_S)
+            await self._turn_away(transport, restarting)
+            return
         if len(self._connections) >= self._limits.connections_max:
-            await self._turn_away(transport)
+            self._note_full()
+            await self._turn_away(transport, AtCapacity(retry_after_s=CAPACITY_RETRY_S))
             return
         self._is_full = False
         upgrade = await self._http(transport)
@@ -256,19 +261,21 @@ class Front:
         stage = connection.phase
         await self._refuse(connection, SlowRequest(f"The request's {stage} did not arrive in time", details={"stage": stage}))
 
-    async def _turn_away(self, transport: Transport) -> None:
-        """Tell one connection too many, and let it read that."""
+    def _note_full(self) -> None:
         self.counters.refused += 1
         if not self._is_full:  # once per time of being full: a storm must not flood the log
             self._is_full = True
             bound = self._limits.connections_max
             _log.warning("at_capacity", setting="SECURECONNECT_HTTP_CONNECTIONS_MAX", connections_max=bound, kind="http")
+
+    async def _turn_away(self, transport: Transport, problem: SecureConnectError) -> None:
+        """Tell a connection that it will not be served, and let it read that; too many of them are closed without a word."""
         connection = Connection(transport, self._limits)
         try:
             if self._lingering < LINGERING_MAX:
                 self._lingering += 1
                 try:
-                    reply = self._exchange.refuse(AtCapacity(retry_after_s=CAPACITY_RETRY_S))
+                    reply = self._exchange.refuse(problem)
                     await connection.write(self._writer.answer(reply, version="1.1", keep=False))
                     await connection.goodbye()
                 finally:
