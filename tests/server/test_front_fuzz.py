@@ -48,6 +48,10 @@ GOOD = (
     request("GET /livez", {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAARAAAAA"}),
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    request("GET /v1/nothing"),
+    request("GET livez"),
+    request("CONNECT test:443"),
+    request("TRACE /page"),
 )  # fmt: skip
 LINES = (
     b"Content-Length: 5", b"Content-Length: 0", b"Content-Length: 4\r\nContent-Length: 5", b"Content-Length: 5,5",
@@ -64,7 +68,7 @@ LINES = (
 )  # fmt: skip
 CHUNKS = (
     b"0\r\n\r\n", b"5\r\nhello\r\n", b"5\nhello\n", b"5;" + b"x" * 300 + b"\r\nhello\r\n", b"ffffffff\r\n", b"-1\r\n",
-    b"5 \r\nhello", b"2\r\n{}\r\n0\r\n\r\n", b"2\r\n{}XX0\r\n\r\n", b"0\r\nX\r\n\r\n",
+    b"5 \r\nhello", b"2\r\n{}\r\n0\r\n\r\n", b"2\r\n{}XX0\r\n\r\n", b"0\r\nX\r\n\r\n", b"0\r\nHost: x\r\n\r\n",
     b"0\r\n" + b"t: x\r\n" * 2_000 + b"\r\n", b"1\r\n \r\n" * 500,
 )  # fmt: skip
 
@@ -185,12 +189,12 @@ async def test_whatever_the_bytes_each_connection_is_answered_or_closed(seed: in
 
 def check_coverage(world: FrontWorld, outcomes: Counter[str]) -> None:
     """The mutations still reach what they are for: good answers, sockets, every rule by name, and every deadline."""
-    assert {"200", "204", "400", "401", "404", "413", "431", "left"} <= set(outcomes), outcomes
+    assert {"200", "204", "400", "401", "404", "405", "413", "431", "left"} <= set(outcomes), outcomes
     assert len(world.door.taken) > 20
     assert {
         "bare_line_end", "control_character", "folded_line", "request_line", "http_version", "method", "target", "host", "header",
         "repeated_header", "content_length", "length_and_chunked", "transfer_encoding", "expect", "chunk_size", "chunk_end",
-        "line_too_long", "trailer", "chunk_extras", "upgrade_with_body",
+        "line_too_long", "trailer", "trailer_name", "chunk_extras", "upgrade_with_body",
     } <= set(world.front.counters.malformed)  # fmt: skip
     assert world.front.counters.late > 20
 
