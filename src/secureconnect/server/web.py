@@ -129,7 +129,8 @@ def _response(reply: Reply) -> Response:
 
 
 def _page(found: File, head: Head, carried: Mapping[str, str]) -> Response:
-    is_known = found.etag.encode() in head.headers.get(b"if-none-match", b"")
+    known = head.headers.get(b"if-none-match", b"")
+    is_known = known == b"*" or found.etag.encode() in known
     headers = {**PAGE_HEADERS, "ETag": found.etag, "Content-Type": found.content_type, **carried}
     return _answer(304 if is_known else 200, b"" if is_known else found.body, headers)
 
