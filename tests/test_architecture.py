@@ -66,12 +66,13 @@ DRIVER_HOME = {
 # Where nurseries are opened: an `async with` there owns the tasks.
 NURSERY_HOMES = {"app", "node", "server", "hub", "backends", "fallback", "client", "drill", "testing", "commands"}
 
-# The doors where an unexpected exception is logged and the rest goes on: one request, one socket, one connection, one run,
+# The doors where an unexpected exception is logged and the rest goes on: one request, and around it what judges its head and
+# writes its answer (`exchange`: a bug there would else end the connection without a word); one socket, one connection, one run,
 # one request to the ASGI app, whose framework is not ours; one append, whose exception goes to its requesters' own doors; and one
 # simulated run, whose end by an exception is a finding.
 DOORS = (
-    "server/dispatch", "server/websocket", "server/serve", "server/jobs", "server/asgi_bridge", "features/log/pipeline",
-    "testing/determinism",
+    "server/dispatch", "server/exchange", "server/websocket", "server/serve", "server/jobs", "server/asgi_bridge",
+    "features/log/pipeline", "testing/determinism",
 )  # fmt: skip
 
 MODULE_LINES_MAX = 400

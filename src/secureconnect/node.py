@@ -186,7 +186,14 @@ class Node:
             origins=origins,
         )
         self.web = make_app(self.exchange, body_bytes_max=settings.request_body_bytes_max)
-        self.front = Front(self.exchange, gateway=self.gateway, web=self.web, clock=clock, limits=_front_limits(settings))
+        self.front = Front(
+            self.exchange,
+            gateway=self.gateway,
+            web=self.web,
+            clock=clock,
+            limits=_front_limits(settings),
+            end_waits=self.polls.end_waits,
+        )
         self.hub.on_signal("membership", self._membership_changed)
         self.hub.on_signal("session.ended", self.auth.heard)
 
@@ -256,6 +263,11 @@ class Node:
                 "bound": self.settings.sockets_max,
                 "full_total": self.gateway.counters.refused,
             },
+            "http_connections": {
+                "depth": self.front.connections,
+                "bound": self.settings.http_connections_max,
+                "full_total": self.front.counters.refused,
+            },
             "polls": {"depth": self.polls.waiting, "bound": self.settings.sockets_max, "full_total": 0},
         }
         return {**own, **self._bundle.queues()}
@@ -275,6 +287,10 @@ class Node:
         watch, ledger, counters = self.metrics.watch, self.hub.ledger, self.dispatcher.counters
         watch("request_timeout_total", lambda: counters.timeouts)
         watch("secureconnect_unexpected_exceptions_total", self.unexpected)
+        watch("secureconnect_http_connections", lambda: self.front.connections)
+        watch("secureconnect_http_connections_refused_total", lambda: self.front.counters.refused)
+        watch("secureconnect_http_refused_total", lambda: dict(self.exchange.refused))
+        watch("secureconnect_http_malformed_total", lambda: dict(self.front.counters.malformed))
         watch("websocket_connections", lambda: self.gateway.sockets)
         watch("chat_websocket_disconnection_total", lambda: dict(self.gateway.counters.closed))
         watch("chat_client_message_dropped_total", lambda: dict(ledger.dropped))
@@ -321,6 +337,7 @@ def _gateway_limits(settings: Settings) -> GatewayLimits:
 
 def _front_limits(settings: Settings) -> FrontLimits:
     return FrontLimits(
+        connections_max=settings.http_connections_max,
         body_bytes_max=settings.request_body_bytes_max,
         head_deadline_s=settings.handshake_deadline_s,
         write_deadline_s=settings.write_deadline_s,

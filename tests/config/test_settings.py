@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from secureconnect.config import ROWS, Settings, not_built, without_effect
 from secureconnect.config.row import Row
 from secureconnect.errors import ConfigError
+from secureconnect.server.origins import TrustedProxies
 
 SECRET = "s" * 32
 INTERFACE = [
@@ -76,6 +77,10 @@ def test_every_example_fits(row: Row) -> None:
         ("log_level", "loud", "'loud' is not one of info, debug, warning, error"),
         ("host", "", "'' is not a line of 1 to 4096 characters"),
         ("trusted_proxies", "10.0.0.1/8", "has an item '10.0.0.1/8' that is not an address or CIDR range"),
+        ("trusted_proxies", "::1%lo", "names a zone, which only a link-local IPv6 address has, as in fe80::1%eth0"),
+        ("trusted_proxies", "10.0.0.1%eth0", "names a zone"),
+        ("trusted_proxies", "fe80::1%", "names a zone"),
+        ("trusted_proxies", "fe80::1%a b", "names a zone"),
         ("origins", "https://a.example/path", "has something behind the host"),
         ("upstreams", "chat", "does not begin with one of auth=, chat="),
         ("roles", "chat,chess", "has an item 'chess' that is not one of all"),
@@ -95,6 +100,15 @@ def test_a_wrong_value_is_told_with_its_name_its_problem_and_an_example(name: st
     assert problem.startswith(f"{name.upper()}: ")
     assert said in problem
     assert f"; for example SECURECONNECT_{name.upper()}=" in problem
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("fe80::1%eth0", "fe80::1%eth0/128"), ("fe80::%br-lan.1/64", "fe80::%br-lan.1/64"), ("::1", "::1/128")]
+)
+def test_a_proxy_on_the_own_link_may_be_named_with_its_zone(given: str, kept: str) -> None:
+    assert Settings(trusted_proxies=(given,)).trusted_proxies == (kept,)
+    assert Settings(trusted_proxies=(kept,)).trusted_proxies == (kept,)
+    TrustedProxies([kept])  # what the setting takes, the server does
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -5,7 +5,7 @@ Tokens are names: `alice` is a good token of alice; `expired` and anything not a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +127,7 @@ class SocketDoor:
     """A gateway that takes connections, notes what it got, says one line and closes."""
 
     taken: list[tuple[HandshakeRequest, bytes]] = field(default_factory=list)
+    is_serving: int = 0
 
     def is_socket_path(self, path: str) -> bool:
         return path == "/v1/ws"
@@ -134,9 +135,11 @@ class SocketDoor:
     async def serve(self, request: HandshakeRequest, transport: Transport, rest: bytes) -> bool:
         self.taken.append((request, rest))
         del request
+        self.is_serving += 1
         with trio.move_on_after(10), suppress(OSError):
             await HttpClient(transport).send(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
             await transport.receive(100)
+        self.is_serving -= 1
         transport.abort()
         return True
 
@@ -287,6 +290,7 @@ async def open_front(
     origins: Sequence[str] = (),
     proxies: Sequence[str] = (),
     rows: Sequence[Endpoint] | None = None,
+    check: Callable[[str], Identity] = authenticate,
 ) -> AsyncIterator[FrontWorld]:
     """A front for the length of the block; at its end every connection must have ended or is cancelled."""
     table, door = Table(), SocketDoor()
@@ -294,13 +298,13 @@ async def open_front(
     exchange = Exchange(
         Router(table.rows() if rows is None else rows),
         dispatcher,
-        authenticate=authenticate,
+        authenticate=check,
         clock=Clock(),
         ids=Ids(),
         origins=Origins(origins),
         proxies=TrustedProxies(proxies),
     )
-    front = Front(exchange, gateway=door, web=web, clock=Clock(), limits=limits or FrontLimits())
+    front = Front(exchange, gateway=door, web=web, clock=Clock(), limits=limits or FrontLimits(), end_waits=table.gate.set)
     async with trio.open_nursery() as nursery:
         yield FrontWorld(nursery, table, door, dispatcher, exchange, front)
         nursery.cancel_scope.cancel()

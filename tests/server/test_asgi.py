@@ -84,6 +84,7 @@ async def test_a_page_that_is_known_is_not_sent_again(autojump_clock: MockClock)
         tag = (await client.ask(request("GET /"))).headers["etag"]
         known = await client.ask(request("GET /", {"If-None-Match": f'"other", W/{tag}'}))
         assert (known.status, known.body, known.headers["etag"]) == (304, b"", tag)
+        assert (await client.ask(request("GET /", {"If-None-Match": "*"}))).status == 304  # whatever there is
         assert (await client.ask(request("GET /", {"If-None-Match": '"other"'}))).status == 200
         head = await client.ask(request("HEAD /"))
         assert (head.status, int(head.headers["content-length"]) > 100) == (200, True)
@@ -156,6 +157,7 @@ async def test_refusals_answer_alike_through_asgi() -> None:
         assert [answer.status_code for answer in answers] == [401, 404, 405, 400, 400, 400, 413, 403, 405, 500]
         assert all(answer.json()["success"] is False and answer.headers["x-request-id"] for answer in answers)
         assert answers[2].headers["allow"] == "POST, OPTIONS"
+        assert answers[8].headers["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 async def test_a_body_without_a_length_is_limited_too() -> None:

@@ -9,7 +9,7 @@ from tests.server.front_kit import Ended, HttpClient, open_front, request, trans
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from secureconnect.server.asgi_bridge import Message, Receive, Send
-from secureconnect.server.front_connection import FrontLimits
+from secureconnect.server.front_connection import HALF_CLOSED_S, FrontLimits
 
 
 async def whole_body(receive: Receive) -> bytes:
@@ -45,7 +45,7 @@ class App:
         await send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def index(self, scope: Message, receive: Receive, send: Send) -> None:
-        await self.start(send, 200, (b"X-A", b"1\r\nEvil: 1"), (b"connection", b"keep-alive"), (b"date", b"never"))
+        await self.start(send, 200, (b"X-A", b"1"), (b"connection", b"keep-alive"), (b"date", b"never"))
         await send({"type": "http.response.body", "body": b"hello"})
 
     async def told(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -149,7 +149,6 @@ async def test_every_shape_of_answer_is_framed_and_the_connection_goes_on(
             got = await client.ask(request(f"GET {path}"))
             assert (got.status, got.body) == (200, body)
             assert "connection" not in got.headers
-            assert "evil" not in got.headers
             assert got.headers["server"] == "secureconnect"
 
 
@@ -278,9 +277,91 @@ async def test_an_application_that_gives_no_answer_is_a_500(path: str, autojump_
             got = await client.ask(request(f"GET {path}"))
         assert (got.status, got.error["code"]) == (500, "INTERNAL_ERROR")
         assert "bug" not in got.body.decode()
-        assert [entry["event"] for entry in logs] == (["unexpected"] if path == "/broken" else [])
-        assert world.front.unexpected == len(logs)
+        assert [entry["event"] for entry in logs] == ["unexpected" if path == "/broken" else "bad_answer"]
+        assert world.front.unexpected == 1
         assert (await client.ask(request("GET /"))).status == 200
+
+
+Start = tuple[object, list[tuple[object, ...]]]
+
+
+@pytest.mark.parametrize(
+    ("start", "body", "problem"),
+    [
+        ((200, [(b"x-a", b"1\r\nEvil: 1")]), b"", "control character"),
+        ((200, [(b"x-a", b"1\nEvil: 1")]), b"", "control character"),
+        ((200, [(b"x-a", b"1\0")]), b"", "control character"),
+        ((200, [(b"x-a\r\nEvil", b"1")]), b"", "header name"),
+        ((200, [(b"x a", b"1")]), b"", "header name"),
+        ((200, [(b"x-a:", b"1")]), b"", "header name"),
+        ((200, [(b"", b"1")]), b"", "header name"),
+        ((200, [("x-a", "1")]), b"", "byte string"),
+        ((200, [(b"x-a", 10)]), b"", "byte string"),
+        ((100, []), b"", "status"),
+        ((101, []), b"", "status"),
+        ((103, []), b"", "status"),
+        ((0, []), b"", "status"),
+        ((-200, []), b"", "status"),
+        ((1000, []), b"", "status"),
+        (("200 OK", []), b"", "status"),
+        ((204, []), b"x", "no body"),
+        ((205, []), b"x", "no body"),
+        ((304, [(b"content-length", b"1")]), b"x", "no body"),
+        ((200, []), "text", "byte string"),
+        ((200, []), 5, "byte string"),
+        (None, b"x", "before its start"),
+    ],
+)
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_an_answer_that_is_none_is_a_500_before_a_byte_of_it_is_written(
+    start: Start | None, body: object, problem: str, *, swallows: bool, autojump_clock: MockClock
+) -> None:
+    """A value that ends its line would let whoever chose it write the rest of the answer."""
+
+    async def speak(send: Send) -> None:
+        if start is not None:
+            await send({"type": "http.response.start", "status": start[0], "headers": start[1]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def bad(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/good":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"good"})
+        for _ in range(2 if scope["path"] == "/bad" else 0):
+            try:
+                await speak(send)
+            except Exception:
+                if not swallows:
+                    raise
+
+    async with open_front(web=bad) as world:
+        client = world.connect()
+        with capture_logs() as logs:
+            got = await client.ask(request("GET /bad", {"X-Request-ID": "mine"}))
+        assert (got.status, got.error["code"], got.headers["x-request-id"]) == (500, "INTERNAL_ERROR", "mine")
+        assert "evil" not in got.headers
+        assert [(entry["event"], entry["path"]) for entry in logs] == [("bad_answer", "/bad")]
+        assert problem in logs[0]["problem"]
+        assert world.front.unexpected == 1
+        assert (await client.ask(request("GET /good"))).body == b"good"
+        assert client.unread == b""
+
+
+@pytest.mark.parametrize(("status", "length"), [(204, None), (205, "0"), (304, "7")])
+async def test_an_answer_without_a_body_ends_with_its_head(status: int, length: str | None, autojump_clock: MockClock) -> None:
+    async def bodiless(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"7")]})
+        await send({"type": "http.response.body", "more_body": status != 205})
+        await send({"type": "http.response.body"})
+
+    async with open_front(web=bodiless) as world:
+        client = world.connect()
+        for _ in range(2):
+            await client.send(request("GET /"))
+            got = await client.answer(head_only=True)
+            assert (got.status, got.headers.get("content-length")) == (status, length)
+            await wait_all_tasks_blocked()
+            assert transport_of(client).unread_bytes == 0
 
 
 @pytest.mark.parametrize("path", ["/halfway", "/breathless"])
@@ -343,8 +424,22 @@ async def test_a_peer_that_leaves_is_told_to_the_application(autojump_clock: Moc
         await client.send(request("POST /watching", body=b"x"))
         await wait_all_tasks_blocked()
         client.transport.abort()
-        await wait_all_tasks_blocked()
+        await trio.sleep(HALF_CLOSED_S + 0.1)
         assert (app.notes, world.front.connections, world.front.unexpected) == (["http.disconnect", "gone"], 0, 0)
+
+
+async def test_a_peer_that_half_closes_gets_the_page_that_it_asked_for(autojump_clock: MockClock) -> None:
+    """Frameworks end a page when they hear that its reader left; who has only nothing more to ask has not."""
+    app = App()
+    async with open_front(web=app) as world:
+        client = world.connect()
+        await client.send(request("GET /aside"))
+        client.transport.send_eof()
+        await trio.sleep(HALF_CLOSED_S - 0.1)
+        assert app.notes == []
+        app.gate.set()
+        assert (await client.answer()).body == b"hello"
+        assert await client.end() == b""
 
 
 async def test_what_arrives_while_the_application_watches_is_kept_up_to_a_bound(autojump_clock: MockClock) -> None:
@@ -373,6 +468,26 @@ async def test_a_request_that_turns_out_bad_is_refused_by_us(raw: bytes, status:
         assert (got.status, got.headers["connection"]) == (status, "close")
         assert await client.end() == b""
         assert world.front.unexpected == 0
+
+
+async def test_a_pages_refusal_carries_the_requests_id_and_to_head_no_body(autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        for method in ("GET", "HEAD"):
+            client = world.connect()
+            bad = request(f"{method} /echo", {"Transfer-Encoding": "chunked", "X-Request-ID": "mine", "Origin": "http://test"})
+            await client.send(bad + b"zz\r\n")
+            got = await client.answer(head_only=method == "HEAD")
+            assert (got.status, got.headers["x-request-id"]) == (400, "mine")
+            assert got.headers["access-control-allow-origin"] == "http://test"
+            assert await client.end() == b""
+
+
+async def test_what_is_no_request_is_not_answered_under_an_earlier_ones_id(autojump_clock: MockClock) -> None:
+    async with open_front(web=App()) as world:
+        client = world.connect()
+        await client.send(request("GET /", {"X-Request-ID": "mine"}) + b"GARBAGE\r\n\r\n")
+        assert (await client.answer()).headers["x-a"] == "1"
+        assert (await client.answer()).headers["x-request-id"] != "mine"
 
 
 async def test_a_body_that_turns_out_bad_behind_the_first_words_tears_the_answer(autojump_clock: MockClock) -> None:

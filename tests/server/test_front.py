@@ -6,13 +6,16 @@ import gc
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from structlog.testing import capture_logs
 from tests.server.front_kit import Ended, HttpClient, open_front, request, transport_of
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from secureconnect.server.front_connection import AHEAD_BYTES_MAX, Connection, FrontLimits
+from secureconnect.features.auth.model import Identity
+from secureconnect.server.endpoints import Context, Endpoint
+from secureconnect.server.front_connection import AHEAD_BYTES_MAX, HALF_CLOSED_S, Connection, FrontLimits
 from secureconnect.server.front_parser import Inbox
 from secureconnect.server.websocket_handshake import HandshakeRequest
 
@@ -212,7 +215,7 @@ async def test_a_request_over_its_deadline_is_504_and_the_connection_goes_on(aut
         ({"Authorization": "Bearer é"}, "", "UNAUTHORIZED"),
         ({"Authorization": "Bearer expired"}, "", "TOKEN_EXPIRED"),
         ({"Authorization": "Bearer expired"}, "?token=alice", "TOKEN_EXPIRED"),
-        ({}, "?token=expired", "TOKEN_EXPIRED"),
+        ({}, "?token=expired", "UNAUTHORIZED"),
         ({}, "?token=", "UNAUTHORIZED"),
     ],
 )
@@ -223,15 +226,57 @@ async def test_without_a_good_token_it_is_401(headers: dict[str, str], query: st
     assert world.table.contexts == []
 
 
-@pytest.mark.parametrize("query", ["token=bob", "access_token=bob", "limit=3&token=bob"])
-async def test_a_get_may_carry_its_token_in_the_query_and_nobody_further_sees_it(query: str, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("query", ["token=bob", "access_token=bob", "limit=3&token=bob", "token=bob&access_token=carol"])
+@pytest.mark.parametrize("line", ["GET /v1/things/a", "HEAD /v1/things/a", "PATCH /v1/things/a"])
+async def test_a_token_in_the_query_opens_sockets_only(line: str, query: str, autojump_clock: MockClock) -> None:
+    """A query stands in histories and in other servers' logs; browsers need it for sockets, whose handshake takes no header."""
     async with open_front() as world:
         client = world.connect()
-        got = await client.ask(request(f"GET /v1/things/a?{query}"))
-        assert got.data["user"] == "bob"
-        assert "token" not in got.body.decode()
-        assert (await client.ask(request(f"PATCH /v1/things/a?{query}", body=b"{}"))).status == 401
-        assert (await client.ask(request("GET /v1/things/a?token=bob&access_token=carol"))).status == 400
+        got = await client.ask(request(f"{line}?{query}"))
+        assert got.status == 401
+        if line.startswith("GET"):
+            assert "Authorization: Bearer" in got.error["message"]
+            assert "bob" not in got.body.decode()
+            got = await client.ask(request(f"{line}?{query}", {"Authorization": "Bearer alice"}))
+            assert (got.status, got.data["user"]) == (200, "alice")
+    assert [context.me.user for context in world.table.contexts] == ["alice"] * line.startswith("GET")
+
+
+async def test_a_public_operations_own_field_named_token_reaches_it_and_names_nobody(autojump_clock: MockClock) -> None:
+    """As the links in mails have it."""
+    seen: list[Identity | None] = []
+
+    class Params(msgspec.Struct):
+        token: str
+
+    async def verify(context: Context, params: Params) -> str:
+        seen.append(context.identity)
+        return params.token
+
+    row = Endpoint(name="verify", method="GET", path="/v1/verify", params=Params, call=verify, permission="public")
+    async with open_front(rows=[row]) as world:
+        client = world.connect()
+        for token in ("alice", "expired", "0f3a"):
+            assert (await client.ask(request(f"GET /v1/verify?token={token}"))).data == token
+    assert seen == [None, None, None]
+
+
+async def test_a_header_that_is_a_secret_is_not_taken_from_the_query(autojump_clock: MockClock) -> None:
+    class Params(msgspec.Struct):
+        authorization: str = ""
+
+    async def figures(context: Context, params: Params) -> str:
+        return params.authorization
+
+    from_header = {"authorization": "authorization"}
+    row = Endpoint(
+        name="figures", method="GET", path="/figures", params=Params, call=figures, permission="public", headers=from_header
+    )
+    async with open_front(rows=[row]) as world:
+        client = world.connect()
+        asked = "GET /figures?authorization=Bearer%20secret"
+        assert (await client.ask(request(asked))).data == ""
+        assert (await client.ask(request(asked, {"Authorization": "Bearer word"}))).data == "Bearer word"
 
 
 async def test_an_expired_token_does_not_keep_anybody_from_a_public_operation(autojump_clock: MockClock) -> None:
@@ -256,6 +301,7 @@ async def test_an_expired_token_does_not_keep_anybody_from_a_public_operation(au
         ("[fd00::1]:5", "2001:db8::7", "[2001:db8::7]:0"),
         ("[fd00::1]:5", "[2001:db8::7]:99", "[2001:db8::7]:0"),
         ("[::ffff:10.0.0.1]:5", "198.51.100.7", "198.51.100.7:0"),
+        ("[::ffff:10.0.0.1]:5", "::ffff:198.51.100.7, ::ffff:10.0.0.2", "198.51.100.7:0"),
     ],
 )
 async def test_only_trusted_proxies_say_who_asks(peer: str, forwarded: str | None, seen: str, autojump_clock: MockClock) -> None:
@@ -340,6 +386,41 @@ async def test_options_without_a_page_lists_the_methods(autojump_clock: MockCloc
         assert (await client.ask(request("OPTIONS /v1/nothing"))).status == 404
 
 
+@pytest.mark.parametrize("target", ["test:443", "[::1]:443", "/v1/echo", "http://test/", "*", "test"])
+async def test_connect_is_405_and_nothing_behind_it_is_read(target: str, autojump_clock: MockClock) -> None:
+    """What follows it may be a tunnel's bytes, not ours."""
+    async with open_front() as world:
+        client = world.connect()
+        got = await client.ask(request(f"CONNECT {target}") + request())
+        assert (got.status, got.error["code"], got.headers["connection"]) == (405, "METHOD_NOT_ALLOWED", "close")
+        assert got.headers["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+        assert await client.end() == b""
+        assert world.front.counters.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/v1/echo", "POST, OPTIONS"),
+        ("/v1/nothing", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        ("/page", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    ],
+)
+async def test_trace_is_405_everywhere_and_shows_nothing_of_the_request(path: str, allow: str, autojump_clock: MockClock) -> None:
+    asked: list[object] = []
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's own types
+        asked.append(scope)
+
+    async with open_front(web=page) as world:
+        client = world.connect()
+        got = await client.ask(request(f"TRACE {path}", {"Cookie": "secret=1"}))
+        assert (got.status, got.headers["allow"]) == (405, allow)
+        assert "secret" not in got.body.decode()
+        assert (await client.ask(request())).status == 200
+    assert asked == []
+
+
 # -- many requests on one connection
 
 
@@ -408,6 +489,41 @@ async def test_chunked_bodies_are_read_in_whatever_pieces(autojump_clock: MockCl
             assert (await client.answer()).data["text"] == "hello"
 
 
+def small_chunks(content: bytes) -> bytes:
+    return b"".join(b"1\r\n%c\r\n" % byte for byte in content) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("path", ["/v1/echo", "/v1/nothing", "/page"])
+async def test_while_a_body_of_tiny_chunks_is_read_others_have_their_turns(path: str, autojump_clock: MockClock) -> None:
+    """Read into an operation, dropped by a refusal, given to a page: each turn of reading is short."""
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's own types
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    raw = small_chunks(b'{"text":"' + b"x" * 9000 + b'"}')
+    async with open_front(web=page) as world, trio.open_nursery() as nursery:
+        client = world.connect(window_bytes=1 << 20)
+        await wait_all_tasks_blocked()
+        await client.send(request(f"POST {path}", {"Transfer-Encoding": "chunked"}) + raw)
+        nursery.start_soon(others)
+        got = await client.answer()
+        nursery.cancel_scope.cancel()
+    assert got.status == (404 if path == "/v1/nothing" else 200)
+    assert "connection" not in got.headers
+    assert turns >= 40
+
+
 async def test_a_told_length_over_the_limit_is_413_at_once(autojump_clock: MockClock) -> None:
     async with open_front() as world:
         client = world.connect()
@@ -450,6 +566,29 @@ async def test_expect_gets_its_100_before_the_body_and_not_when_the_answer_is_no
         assert (refused.status, refused.headers["connection"]) == (401, "close")
         large = await world.connect().ask(request("POST /v1/echo", {**expecting, "Content-Length": "2000000"}))
         assert large.status == 413
+
+
+@pytest.mark.parametrize("coded", [False, True])
+async def test_expect_is_answered_once_and_not_when_the_body_has_begun(coded: bool, autojump_clock: MockClock) -> None:
+    async def page(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's own types
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    framing = {"Transfer-Encoding": "chunked"} if coded else {"Content-Length": str(len(ECHO))}
+    pieces = [b"%x\r\n" % len(ECHO), ECHO, b"\r\n", b"0\r\n\r\n"] if coded else [ECHO[:5], ECHO[5:9], ECHO[9:]]
+    async with open_front(web=page) as world:
+        for path in ("/page", "/v1/echo"):
+            for begun in (False, True):
+                client = world.connect()
+                await client.send(request(f"POST {path}", {"Expect": "100-continue", **framing}) + pieces[0] * begun)
+                if not begun:
+                    assert (await client.answer()).status == 100
+                for piece in pieces[begun:]:
+                    await wait_all_tasks_blocked()
+                    await client.send(piece)
+                assert (await client.answer()).status == 200
 
 
 async def test_an_early_refusal_drops_a_body_that_is_there_and_closes_on_one_that_is_not(autojump_clock: MockClock) -> None:
@@ -577,8 +716,33 @@ async def test_a_peer_that_leaves_cancels_its_poll(autojump_clock: MockClock) ->
         await wait_all_tasks_blocked()
         assert world.table.waiting == 1
         client.transport.abort()
-        await wait_all_tasks_blocked()
+        await trio.sleep(HALF_CLOSED_S + 0.1)
         assert (world.table.waiting, world.table.cancelled, world.front.connections) == (0, 1, 0)
+
+
+async def test_a_peer_that_half_closes_gets_a_polls_answer_too_when_it_comes_soon(autojump_clock: MockClock) -> None:
+    async with open_front() as world:
+        client = world.connect()
+        await client.send(request("GET /v1/poll") + request())
+        client.transport.send_eof()
+        await trio.sleep(HALF_CLOSED_S - 0.1)
+        world.table.gate.set()
+        assert (await client.answer()).data == "through"
+        assert (await client.answer()).json == {"status": "alive"}
+        assert await client.end() == b""
+        assert world.table.cancelled == 0
+
+
+async def test_a_peer_that_resets_cancels_its_poll_at_once(autojump_clock: MockClock) -> None:
+    async with open_front() as world:
+        client = world.connect()
+        await client.ask(request())
+        await client.send(request() + request("GET /v1/poll"))
+        await wait_all_tasks_blocked()
+        assert world.table.waiting == 1
+        client.transport.abort()  # over an answer that it has not read
+        await wait_all_tasks_blocked()
+        assert (world.table.cancelled, world.front.connections, trio.current_time()) == (1, 0, 0)
 
 
 async def test_an_ordinary_request_goes_on_without_its_peer(autojump_clock: MockClock) -> None:
@@ -689,9 +853,13 @@ async def test_one_connection_too_many_is_told_so(autojump_clock: MockClock) -> 
     async with open_front(limits=FrontLimits(connections_max=2)) as world:
         first, second = world.connect(), world.connect()
         await wait_all_tasks_blocked()
-        third = world.connect()
-        await third.send(request())
-        got = await third.answer()
+        with capture_logs() as logs:
+            third, fourth = world.connect(), world.connect()
+            await third.send(request())
+            got = await third.answer()
+            assert (await fourth.answer()).status == 503
+        (line,) = logs  # one for each time of being full
+        assert (line["event"], line["setting"]) == ("at_capacity", "SECURECONNECT_HTTP_CONNECTIONS_MAX")
         assert (got.status, got.error["code"], got.headers["connection"]) == (503, "SERVER_AT_CAPACITY", "close")
         assert got.headers["retry-after"] == "1"
         assert await third.end() == b""
@@ -699,7 +867,18 @@ async def test_one_connection_too_many_is_told_so(autojump_clock: MockClock) -> 
         await wait_all_tasks_blocked()
         assert (await world.connect().ask(request())).status == 200
         assert (await second.ask(request())).status == 200
-        assert world.front.counters.refused == 1
+        assert world.front.counters.refused == 2
+        assert world.exchange.refused == {"SERVER_AT_CAPACITY": 2}
+
+
+async def test_sockets_are_not_among_the_connections_that_are_counted(autojump_clock: MockClock) -> None:
+    async with open_front(limits=FrontLimits(connections_max=1)) as world:
+        socket = world.connect()
+        assert (await socket.ask(request("GET /v1/ws", {"Connection": "Upgrade", "Upgrade": "websocket"}))).status == 101
+        assert (await world.connect().ask(request(headers={"Connection": "close"}))).status == 200
+        with capture_logs():
+            assert (await world.connect().answer()).status == 503  # the one before has not closed yet
+        assert world.door.is_serving == 1
 
 
 async def test_draining_closes_who_is_idle_and_answers_who_is_served(autojump_clock: MockClock) -> None:
@@ -741,6 +920,38 @@ async def test_a_drain_that_begins_during_a_page_does_not_wait_for_its_connectio
             assert await client.end() == b""
             client.transport.abort()
         assert trio.current_time() < 1
+
+
+async def test_a_drain_ends_what_waits_and_its_answer_is_the_connections_last(autojump_clock: MockClock) -> None:
+    async with open_front() as world:
+        client = world.connect()
+        await client.send(request("GET /v1/poll?wait_s=50"))
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.front.drain)
+            got = await client.answer()
+            assert (got.data, got.headers["connection"]) == ("through", "close")
+            assert await client.end() == b""
+            client.transport.abort()
+        assert trio.current_time() == 0
+
+
+async def test_a_connection_that_comes_while_it_drains_is_told_so_and_holds_nothing(autojump_clock: MockClock) -> None:
+    """It was accepted in the last moment; idle, it would hold the end up until its own time was over."""
+    async with open_front() as world:
+        client = world.connect()
+        await client.send(request("POST /v1/wait", body=b""))
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.front.drain)
+            await wait_all_tasks_blocked()
+            late = world.connect()
+            got = await late.answer()
+            assert (got.status, got.error["code"], got.headers["retry-after"]) == (503, "SERVICE_UNAVAILABLE", "1")
+            assert await late.end() == b""
+            assert (await client.answer()).data == "through"
+            client.transport.abort()
+        assert trio.current_time() == 0
 
 
 async def test_draining_without_connections_ends_at_once(autojump_clock: MockClock) -> None:

@@ -13,22 +13,23 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from secureconnect.ids import RequestId
 from secureconnect.server import polling
-from secureconnect.server.endpoints import Context, Endpoint
+from secureconnect.server.endpoints import Context, Endpoint, Via
 from secureconnect.server.wire import Response
 
 
 class Poller:
     """Polls as one user, through dispatch."""
 
-    def __init__(self, world: World, token: str = "alice", *, polls_max: int = 1000) -> None:
-        polls = polling.Polls(world.hub, world.access, polls_max=polls_max)
-        self.rows: Mapping[str, Endpoint] = {row.name: row for row in polling.endpoints(polls)}
+    def __init__(self, world: World, token: str = "alice", *, polls_max: int = 1000, via: Via = "http") -> None:
+        self.via = via
+        self.polls = polling.Polls(world.hub, world.access, polls_max=polls_max)
+        self.rows: Mapping[str, Endpoint] = {row.name: row for row in polling.endpoints(self.polls)}
         self._world = world
         self._token = token
 
     async def ask(self, name: str = "realtime.poll", /, **values: object) -> Response:
         identity = self._world.tokens.authenticate(self._token)
-        context = Context("http", "192.0.2.1:4000", RequestId("r"), identity)
+        context = Context(self.via, "192.0.2.1:4000", RequestId("r"), identity)
         return await self._world.dispatcher.call(self.rows[name], values, context)
 
     async def poll(self, name: str = "realtime.poll", /, **values: object) -> dict[str, Any]:
@@ -293,3 +294,56 @@ async def test_a_poll_that_is_cancelled_leaves_nothing(autojump_clock: MockClock
             await Poller(world).ask(channels=A, after=f"{A}:0")
         assert world.hub.members(A) == ()
         assert world.hub.statistics().peers == 0
+
+
+# -- the end of the server
+
+
+@pytest.mark.parametrize("name", ["realtime.poll", "messages.poll"])
+async def test_a_drain_answers_who_waits_at_once_with_the_positions_that_it_brought(name: str, autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(3):
+            world.post("a")
+        poller, results = Poller(world), list[dict[str, Any]]()
+        values = {"channels": A, "after": {A: 3}} if name == "realtime.poll" else {"conversation_id": "a", "after": 3}
+
+        async def poll() -> None:
+            results.append(await poller.poll(name, **values))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poll)
+            nursery.start_soon(poll)
+            await wait_all_tasks_blocked()
+            assert poller.polls.waiting == 2
+            poller.polls.end_waits()
+        world.post("a")
+        assert results == [{"events": [], "after": {A: 3}}] * 2
+        assert trio.current_time() == 0
+        assert (await Poller(world).poll(name, **values))["after"] == {A: 4}  # another server goes on where this one was left
+
+
+async def test_while_it_drains_a_poll_waits_for_nothing_and_passes_nothing_over(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(3):
+            world.post("a")
+        poller = Poller(world)
+        poller.polls.end_waits()
+        result = await poller.poll(channels=f"{A},{B}", after={A: 1, B: 0})
+        assert trio.current_time() == 0
+        assert result["after"][A] == 1 + len(result["events"])
+        assert (await poller.poll(channels=A))["after"] == {A: 3}
+
+
+async def test_a_drain_leaves_polls_over_sockets_to_the_sockets(autojump_clock: MockClock) -> None:
+    """A socket lives on until its own farewell, and its client would ask again at once, and again."""
+    async with open_world() as world:
+        poller = Poller(world, via="socket")
+        async with trio.open_nursery() as nursery:
+
+            async def poll() -> None:
+                await poller.poll(channels=A, after={A: 0}, wait_s=5)
+
+            nursery.start_soon(poll)
+            await wait_all_tasks_blocked()
+            poller.polls.end_waits()
+        assert trio.current_time() == pytest.approx(5, abs=0.01)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from urllib.parse import SplitResult, urlsplit
 
 T_co = TypeVar("T_co", covariant=True)
 
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,32}")
+"""A network interface's name or number (RFC 4007 §11)."""
 _ON = frozenset({"on", "true", "yes", "1"})
 _OFF = frozenset({"off", "false", "no", "0"})
 SECRET_BYTES_MIN = 32
@@ -214,13 +217,18 @@ def several(one: Kind[str], *, words: str, example: str) -> Kind[tuple[str, ...]
 
 
 def network() -> Kind[str]:
-    """An address or a CIDR range, IPv4 or IPv6, in its canonical text."""
+    """An address or a CIDR range, IPv4 or IPv6, in its canonical text; a link-local one may name its zone (`fe80::1%eth0`)."""
 
     def read(raw: object) -> str:
+        plain, percent, rest = str(raw).partition("%")
+        zone, slash, length = rest.partition("/")
         try:
-            return str(ipaddress.ip_network(str(raw), strict=True))
+            found = ipaddress.ip_network(plain + slash + length, strict=True)
         except ValueError as error:
             raise ValueError(f"is not an address or CIDR range ({error})") from None
+        if percent and not (_ZONE.fullmatch(zone) and found.version == 6 and found.is_link_local):
+            raise ValueError("names a zone, which only a link-local IPv6 address has, as in fe80::1%eth0")
+        return str(found) if not percent else str(found).replace("/", f"%{zone}/")
 
     return Kind("an address or CIDR range", "10.0.0.0/8", read)
 

@@ -147,6 +147,9 @@ class Settings:
 
     # Limits
     request_body_bytes_max: int = setting(MIB, whole(1024, 1 << 30, example=MIB), "Body of a request, uploads apart.")
+    http_connections_max: int = setting(
+        10_000, whole(1, 1_000_000, example=10_000), "HTTP connections in this process; open sockets are not among them."
+    )
     sockets_max: int = setting(1000, whole(1, 1_000_000, example=1000), "Sockets of each kind in this process.")
     socket_message_bytes_max: int = setting(MIB, whole(1024, 1 << 28, example=MIB), "One message from a socket.")
     channel_queue_max: int = setting(5000, whole(1, 1_000_000, example=5000), "Messages waiting in one channel's queue.")

@@ -59,6 +59,10 @@ FIGURES: Mapping[str, Figure] = {
         Figure("auth_refresh_token_success_total", "counter", "Refreshed tokens."),
         Figure("auth_refresh_token_invalid_total", "counter", "Refresh tokens that were refused, reuse among them."),
         # Own
+        Figure("secureconnect_http_connections", "gauge", "Open HTTP connections; sockets are counted apart."),
+        Figure("secureconnect_http_connections_refused_total", "counter", "Connections above HTTP_CONNECTIONS_MAX."),
+        Figure("secureconnect_http_refused_total", "counter", "Requests answered before any operation, by error code.", "code"),
+        Figure("secureconnect_http_malformed_total", "counter", "Bytes that were no request, by the rule they broke.", "reason"),
         Figure("secureconnect_unexpected_exceptions_total", "counter", "Exceptions that are bugs; each answered 500."),
         Figure("secureconnect_ledger_published_total", "counter", "Deliveries begun: one event to one connection."),
         Figure("secureconnect_ledger_delivered_total", "counter", "Deliveries handed to the kernel."),

@@ -2,7 +2,9 @@
 
 The application is foreign code with our deadlines around it: `request_deadline_s` to its first word and between any two (so a
 stream that breathes goes on), `write_deadline_s` without progress for each write, and the peer's leaving is told through
-`receive`. Whatever it raises ends its own request only. Lifespan is not run here: ours needs none.
+`receive`. Whatever it raises ends its own request only, and an answer that is none (a header that would end its line, a status
+that ends no request, a body where none may be) becomes a 500 before a byte of it is written. Lifespan is not run here: ours
+needs none.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from secureconnect.errors import RequestTimeout, SecureConnectError
 from secureconnect.server.front_answer import CONTINUE, Writer, header_lines, persistence, status_line
 from secureconnect.server.front_body import Body, body_of
 from secureconnect.server.front_connection import Connection, FrontLimits
-from secureconnect.server.message import Head, Reply
+from secureconnect.server.front_parser import PLAIN, TOKEN
+from secureconnect.server.message import Head, Headers, Reply
 from secureconnect.server.router import decode
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -36,8 +39,14 @@ _OURS = {
     b"server": None,
 }
 """Headers that say how bytes travel: the connection's business, not an application's."""
+_BODILESS = {204: None, 205: None, 304: None}
+"""Statuses whose answers end with their head (RFC 9110 §15.3.5, §15.3.6, §15.4.5); what follows would be read as the next one."""
 
 _log = structlog.get_logger("secureconnect.asgi")
+
+
+class BadAnswer(Exception):
+    """What the application sent is no answer. It is told by this exception, and whatever it says further is dropped."""
 
 
 class AsgiBridge:
@@ -49,11 +58,11 @@ class AsgiBridge:
         *,
         writer: Writer,
         limits: FrontLimits,
-        refuse: Callable[[SecureConnectError], Reply],
+        refuse: Callable[[SecureConnectError, Headers], Reply],
     ) -> None:
-        """`refuse` makes the answer that stands in for one the application did not give."""
+        """`refuse` makes the answer, to a request of these headers, that stands in for one the application did not give."""
         self.unexpected = 0
-        """Exceptions that came out of the application, since the start."""
+        """Exceptions that came out of the application, and answers of it that were none, since the start."""
         self._app = app
         self._writer = writer
         self._limits = limits
@@ -81,13 +90,22 @@ class AsgiBridge:
             raise talk.problem
         return await self._stand_in(talk, head)
 
+    def _note(self, talk: _Talk, path: str) -> None:
+        self.unexpected += 1
+        _log.error("bad_answer", path=path, problem=talk.bad)
+
     async def _contained(self, scope: Message, talk: _Talk) -> None:
         try:
             await self._app(scope, talk.receive, talk.send)
         except Exception:  # noqa: BLE001  # the door of one foreign request: it answers 500 and the server goes on
-            if not talk.is_gone and talk.problem is None:
+            if not talk.is_gone and talk.problem is None and not talk.bad:
                 self.unexpected += 1
                 _log.exception("unexpected", path=scope["path"])
+        else:
+            if not talk.is_started and not talk.is_gone and talk.problem is None:
+                talk.bad = talk.bad or "there was none"
+        if talk.bad:
+            self._note(talk, scope["path"])
 
     async def _stand_in(self, talk: _Talk, head: Head) -> bool:
         error: SecureConnectError = SecureConnectError("Internal error")
@@ -96,7 +114,9 @@ class AsgiBridge:
             error = RequestTimeout(f"The page did not answer within {deadline_s:g} s", details={"stage": "page"})
         keep = talk.keeps
         await talk.connection.write(
-            self._writer.answer(self._refuse(error), version=head.version, keep=keep, head_only=head.method == "HEAD")
+            self._writer.answer(
+                self._refuse(error, head.headers), version=head.version, keep=keep, head_only=head.method == "HEAD"
+            )
         )
         return keep
 
@@ -114,14 +134,17 @@ class _Talk:
         self.is_finished = False
         self.problem: SecureConnectError | None = None
         """What is wrong with the request's body; the application is told that the peer left."""
+        self.bad = ""
+        """What is wrong with the application's answer."""
         self._head = head
         self._body = body
         self._body_told = False
+        self._expects = head.expects_continue and not body.done
         self._body_ends_s = trio.current_time() + limits.body_deadline_s
         self._limits = limits
         self._writer = writer
         self._keep = keep
-        self._start: Message | None = None
+        self._start: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._framing = "none"
         self._left = 0  # of a told length
         self._watching: trio.CancelScope | None = None
@@ -142,11 +165,18 @@ class _Talk:
     async def send(self, message: Message) -> None:
         if self.is_gone:
             raise ConnectionResetError("the peer left")
-        if message["type"] == "http.response.start":
-            assert self._start is None, "an answer starts once"
-            self._start = message
-        elif message["type"] == "http.response.body" and not self.is_finished:
-            await self._write(bytes(message.get("body", b"")), more=bool(message.get("more_body", False)))
+        if self.bad:
+            raise BadAnswer(self.bad)
+        try:
+            if message["type"] == "http.response.start":
+                if self._start is not None:
+                    raise BadAnswer("it starts twice")
+                self._start = _checked(message)
+            elif message["type"] == "http.response.body" and not self.is_finished:
+                await self._write(_bytes(message.get("body", b"")), more=bool(message.get("more_body", False)))
+        except BadAnswer as problem:
+            self.bad = str(problem)
+            raise
         self.clock.deadline = trio.current_time() + self._limits.request_deadline_s
 
     async def _next_piece(self) -> Message:
@@ -163,9 +193,12 @@ class _Talk:
 
     async def _read_piece(self) -> bytes:
         connection = self.connection
-        piece = self._body.pull(connection.inbox)
-        if not piece and not self._body.done and self._head.expects_continue and not self.is_started:
-            await connection.write(CONTINUE)
+        piece = b""
+        if self._expects:
+            piece = self._body.pull(connection.inbox)
+            if not piece and not self._body.begun and not self.is_started:
+                await connection.write(CONTINUE)
+            self._expects = False
         while not piece and not self._body.done:
             piece = await connection.more(self._body, self._body_ends_s)
         connection.busy(math.inf)
@@ -197,16 +230,19 @@ class _Talk:
 
     def _begin(self, size: int, *, more: bool) -> bytes:
         """The head of the answer; chooses how its body is framed."""
-        assert self._start is not None, "a body follows its start"
+        if self._start is None:
+            raise BadAnswer("a body comes before its start")
+        status, headers = self._start
+        if status in _BODILESS and (size or (status == 205 and more)) and self._head.method != "HEAD":
+            raise BadAnswer(f"status {status} has no body")
         self._keep = self.keeps
-        status = int(self._start["status"])
-        headers = [(bytes(name).lower(), bytes(value)) for name, value in self._start.get("headers", ())]
         told = next((value for name, value in headers if name == b"content-length" and value.isdigit()), None)
-        if (b"connection", b"close") in headers:
+        if any(name == b"connection" and b"close" in value.lower() for name, value in headers):
             self._keep = False
         framing = b""
-        if self._head.method == "HEAD" or status in (204, 304):
+        if self._head.method == "HEAD" or status in _BODILESS:
             self._framing = "none"
+            told = b"0" if status == 205 else told
         elif told is not None:
             self._framing, self._left = "length", int(told)
             framing = b"Content-Length: %d\r\n" % self._left
@@ -243,6 +279,28 @@ class _Talk:
             if not more and self._left:
                 self._keep = False  # the application promised more than it gave; only the end of the connection can say so
         return (data,)
+
+
+def _checked(start: Message) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Status and headers of an answer, names in lower case. Raises: BadAnswer."""
+    status = start.get("status")
+    if not isinstance(status, int) or not 200 <= status <= 999:
+        raise BadAnswer(f"{status!r} is no status that ends a request")
+    headers = []
+    for pair in start.get("headers", ()):
+        name, value = (_bytes(part) for part in pair)
+        if not TOKEN.fullmatch(name):
+            raise BadAnswer(f"{name[:100]!r} is no header name")
+        if value.translate(None, PLAIN):
+            raise BadAnswer(f"the value of {name[:100]!r} has a control character")
+        headers.append((name.lower(), value))
+    return status, headers
+
+
+def _bytes(given: object) -> bytes:
+    if not isinstance(given, bytes | bytearray | memoryview):
+        raise BadAnswer(f"{type(given).__name__} is no byte string")
+    return bytes(given)
 
 
 def _scope(head: Head, peer: str) -> dict[str, Any]:

@@ -3,14 +3,19 @@
 `begin` decides all that the head decides (route, origin, token, request id), so that a refusal needs no body; `run` takes the
 body and calls dispatch. Neither knows a connection: our front and the ASGI app are the callers, and both give the same answers.
 A field may stand in the path, the body, the query or a header; the first of these that has it counts.
+
+It is a door, as dispatch is: around dispatch there is code that may have a bug too (what checks the token, what writes the
+answer), and a request that meets one is answered 500 with its id, like any other.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import msgspec
+import structlog
 
 from secureconnect.errors import BadRequest, Forbidden, MethodNotAllowed, NotAuthenticated, NotFound, SecureConnectError
 from secureconnect.features.auth.model import Identity
@@ -20,17 +25,20 @@ from secureconnect.server.dispatch import Dispatcher, failure
 from secureconnect.server.endpoints import Context, Endpoint
 from secureconnect.server.message import Head, Headers, Reply
 from secureconnect.server.origins import Origins, TrustedProxies
-from secureconnect.server.query import bearer, header_fields, read_query, take_token
+from secureconnect.server.query import bearer, header_fields, read_query
 from secureconnect.server.router import Found, Router, WrongMethod
-from secureconnect.server.wire import Response, http_body
+from secureconnect.server.wire import NUL, Response, http_body, refuse_nul
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context §3.2."""
 _JSON = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json[ \t]*(?:;.*)?", re.IGNORECASE)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""What is served at all."""
 _CONTROLS: Mapping[int, None] = dict.fromkeys((*range(0x20), 0x7F))
 """For `str.translate`: no value may end the header line it stands on."""
 _decode_json = msgspec.json.Decoder().decode
+_log = structlog.get_logger("secureconnect.exchange")
 
 AnswerHeaders = Mapping[str, str]
 
@@ -68,6 +76,8 @@ class Exchange:
         self.router = router
         self.refused: dict[str, int] = {}
         """Answers given before dispatch, by error code, since the start."""
+        self.unexpected = 0
+        """Exceptions around dispatch that are bugs, since the start."""
         self._dispatcher = dispatcher
         self._authenticate = authenticate
         self._clock = clock
@@ -76,7 +86,10 @@ class Exchange:
         self._proxies = proxies or TrustedProxies()
 
     def begin(self, head: Head, peer: str) -> Call | Reply | None:
-        """What to do for this head: run a call, or answer at once. None: no row has this path (and it is not `OPTIONS`)."""
+        """What to do for this head: run a call, or answer at once. None: no row has this path (and it is not `OPTIONS`).
+
+        Never raises.
+        """
         headers = self.standing(head.headers)
         try:
             self.check_origin(head.headers, headers)
@@ -86,33 +99,49 @@ class Exchange:
             if head.method == "OPTIONS":
                 return _options(head.path, found, headers)
             if isinstance(found, WrongMethod):
-                headers["Allow"] = ", ".join(found.allow)
                 raise MethodNotAllowed(details={"allow": found.allow})
+            if head.method == "TRACE":
+                raise MethodNotAllowed("TRACE is not served here: it would show a page's scripts what its headers hide from them")
         except SecureConnectError as error:
             return self.refuse(error, headers)
+        except Exception:  # noqa: BLE001  # the door in front of dispatch: what checks a token may have a bug too
+            return self._failed(headers)
         return None
 
     async def run(self, call: Call, body: bytes) -> Reply:
         """Never raises but on cancellation."""
         try:
             given = read_object(body) if body and call.takes_body else {}
+            if call.defaults or call.fields:
+                given = {**call.defaults, **given, **call.fields}
+            return self._reply(await self._dispatcher.call(call.endpoint, given, call.context), call.headers)
         except BadRequest as error:
             return self.refuse(error, call.headers)
-        if call.defaults or call.fields:
-            given = {**call.defaults, **given, **call.fields}
-        response = await self._dispatcher.call(call.endpoint, given, call.context)
-        return self._reply(response, call.headers)
+        except Exception:  # noqa: BLE001  # the door behind dispatch: its answer cannot be observed, or is none that can be written
+            return self._failed(call.headers)
 
     def refuse(self, error: SecureConnectError, headers: AnswerHeaders | None = None) -> Reply:
         """The answer to a request that does not reach dispatch. `headers` None: the request could not be read."""
-        self.refused[error.word] = self.refused.get(error.word, 0) + 1
-        return self._reply(failure(error), headers or {"X-Request-ID": self._ids.new()})
+        self._count(error)
+        carried = headers or {"X-Request-ID": self._ids.new()}
+        if isinstance(error, MethodNotAllowed):
+            allow = error.details.setdefault("allow", METHODS)
+            carried = {**carried, "Allow": ", ".join(allow) if isinstance(allow, Iterable) else ""}
+        try:
+            return self._reply(failure(error), carried)
+        except Exception:  # noqa: BLE001  # the door of refusals: one whose details cannot be written is a bug as well
+            return self._failed(carried)
 
     def nobody(self, headers: Headers) -> Reply:
         """The answer where no row and no page has the path; `begin` let the request's origin pass."""
+        return self.refuse_begun(NotFound("There is nothing at this address"), headers)
+
+    def refuse_begun(self, error: SecureConnectError, headers: Headers) -> Reply:
+        """The answer to a request that `begin` let pass and whose page came to nothing."""
         carried = self.standing(headers)
-        self.check_origin(headers, carried)
-        return self.refuse(NotFound("There is nothing at this address"), carried)
+        with suppress(Forbidden):
+            self.check_origin(headers, carried)
+        return self.refuse(error, carried)
 
     def standing(self, headers: Headers) -> dict[str, str]:
         """What every answer to this request carries: its id, its trace."""
@@ -149,8 +178,9 @@ class Exchange:
         if takes_body and head.length != 0:
             _check_type(headers.get(b"content-type"))
         defaults = read_query(head.query)
-        identity = self._identity(endpoint, head, defaults)
+        identity = self._identity(endpoint, headers.get(b"authorization"), defaults)
         if endpoint.headers:
+            defaults.pop(endpoint.headers.get("authorization", ""), None)  # a secret, which no query may carry
             defaults = {**header_fields(endpoint.headers, headers), **defaults}
         context = Context(
             "http",
@@ -161,21 +191,34 @@ class Exchange:
         )
         return Call(endpoint, context, found.fields, defaults, carried, takes_body)
 
-    def _identity(self, endpoint: Endpoint, head: Head, query: dict[str, object]) -> Identity | None:
-        """Raises: NotAuthenticated, unless the row is public: who logs in with an expired token at hand is just a stranger."""
-        header = head.headers.get(b"authorization")
+    def _identity(self, endpoint: Endpoint, header: bytes | None, query: Mapping[str, object]) -> Identity | None:
+        """By the `Authorization` header alone: queries stand in histories and in other servers' logs (only a socket's handshake,
+        which browsers cannot give a header, may have a token there).
+
+        Raises: NotAuthenticated, unless the row is public: who logs in with an expired token at hand is just a stranger.
+        """
         try:
-            token = bearer(header) if header is not None else None
-            if query and head.method in ("GET", "HEAD"):
-                token = take_token(query) if token is None else token
-            if token is not None:
-                return self._authenticate(token)
+            if header is not None:
+                return self._authenticate(bearer(header))
         except NotAuthenticated:
             if endpoint.permission != "public":
                 raise
         if endpoint.permission != "public":
+            if "token" in query or "access_token" in query:
+                raise NotAuthenticated("A token in the query opens sockets only; send it as `Authorization: Bearer <token>`")
             raise NotAuthenticated
         return None
+
+    def _failed(self, headers: AnswerHeaders) -> Reply:
+        """Call it where the exception is handled: the log line carries it."""
+        self.unexpected += 1
+        _log.exception("unexpected", request_id=headers["X-Request-ID"])
+        error = SecureConnectError("Internal error")
+        self._count(error)
+        return self._reply(failure(error), headers)  # not by `refuse`, which would come here again
+
+    def _count(self, error: SecureConnectError) -> None:
+        self.refused[error.word] = self.refused.get(error.word, 0) + 1
 
     def _reply(self, response: Response, carried: AnswerHeaders) -> Reply:
         headers = {"Content-Type": response.content_type, **carried}
@@ -188,7 +231,7 @@ class Exchange:
 
 
 def read_object(body: bytes) -> dict[str, object]:
-    """A JSON object's fields. Raises: BadRequest for anything else."""
+    """A JSON object's fields. Raises: BadRequest for anything else, or a text with a NUL."""
     try:
         value = _decode_json(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
@@ -196,6 +239,8 @@ def read_object(body: bytes) -> dict[str, object]:
         raise BadRequest(f"The body is not JSON: {reason}", details={"field": "body", "reason": "json"}) from None
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object", details={"field": "body", "reason": "object"})
+    if NUL in body:
+        refuse_nul(body, value)
     return value
 
 
@@ -212,7 +257,7 @@ def _options(path: bytes, found: WrongMethod | None, carried: dict[str, str]) ->
         if isinstance(found, WrongMethod):
             carried["Allow"] = ", ".join(found.allow)
         elif path == b"*":
-            carried["Allow"] = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+            carried["Allow"] = ", ".join(METHODS)
         else:
             raise NotFound("There is nothing at this address")
     return Reply(204, b"", carried)

@@ -8,27 +8,33 @@ pipelines waits as bytes. Whatever the bytes are, the outcome is an answer that 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import structlog
 import trio
 
-from secureconnect.errors import AtCapacity, SecureConnectError
+from secureconnect.errors import AtCapacity, SecureConnectError, Unavailable
 from secureconnect.ports import Clock, Transport
 from secureconnect.server.asgi_bridge import Application, AsgiBridge
 from secureconnect.server.exchange import Call, Exchange
 from secureconnect.server.front_answer import CONTINUE, Writer
 from secureconnect.server.front_body import body_of
 from secureconnect.server.front_connection import Connection, FrontLimits
-from secureconnect.server.front_parser import Malformed
+from secureconnect.server.front_parser import HeadTooLarge, Malformed
 from secureconnect.server.message import Head, Reply, SlowRequest
 from secureconnect.server.query import read_query
 from secureconnect.server.websocket_handshake import HandshakeRequest
 
 LINGERING_MAX = 1_000
 """Refused connections that are told so at the same time; above it they are closed without a word."""
+CAPACITY_RETRY_S = 1.0
+"""What a connection too many is told; connections of requests come and go quickly."""
 API_PREFIX = b"/v1/"
 """Below it there are operations only: what no row has is answered 404 here, not by a page."""
+
+_log = structlog.get_logger("secureconnect.front")
 
 
 class Gateway(Protocol):
@@ -43,7 +49,7 @@ class Gateway(Protocol):
 
 @dataclass(slots=True)
 class FrontCounters:
-    """Totals since the start; `malformed` by reason."""
+    """Totals since the start; `malformed` by reason, which is one of the few words in the code, never what a peer sent."""
 
     accepted: int = 0
     refused: int = 0
@@ -64,17 +70,21 @@ class Front:
         web: Application | None,
         clock: Clock,
         limits: FrontLimits = FrontLimits(),  # noqa: B008  # frozen
+        end_waits: Callable[[], None] = lambda: None,
     ) -> None:
-        """`web`: the ASGI application for everything that is no operation and no socket."""
+        """`web`: the ASGI application for everything that is no operation and no socket. `end_waits`: called when a drain begins;
+        operations that wait for something to happen answer at once, now and from then on."""
         self.counters = FrontCounters()
         self._exchange = exchange
         self._gateway = gateway
         self._limits = limits
         self._writer = Writer(clock)
-        self._web = web and AsgiBridge(web, writer=self._writer, limits=limits, refuse=exchange.refuse)
+        self._web = web and AsgiBridge(web, writer=self._writer, limits=limits, refuse=exchange.refuse_begun)
         self._connections: dict[Connection, None] = {}
         self._lingering = 0
+        self._is_full = False
         self._draining = False
+        self._end_waits = end_waits
         self._emptied = trio.Event()
 
     @property
@@ -84,15 +94,21 @@ class Front:
 
     @property
     def unexpected(self) -> int:
-        """Exceptions that came out of the web application, since the start."""
-        return self._web.unexpected if self._web else 0
+        """Exceptions of the web application and around dispatch, since the start."""
+        return self._exchange.unexpected + (self._web.unexpected if self._web else 0)
 
     async def serve_connection(self, transport: Transport) -> None:
         """The whole life of one connection. Never raises but on cancellation."""
         self.counters.accepted += 1
-        if len(self._connections) >= self._limits.connections_max:
-            await self._turn_away(transport)
+        if self._draining:
+            restarting = Unavailable("This server is about to restart; come back soon", retry_after_s=CAPACITY_RETRY_S)
+            await self._turn_away(transport, restarting)
             return
+        if len(self._connections) >= self._limits.connections_max:
+            self._note_full()
+            await self._turn_away(transport, AtCapacity(retry_after_s=CAPACITY_RETRY_S))
+            return
+        self._is_full = False
         upgrade = await self._http(transport)
         if upgrade is not None:
             self.counters.upgrades += 1
@@ -101,8 +117,12 @@ class Front:
             await serving
 
     async def drain(self) -> None:
-        """Close idle connections, answer the requests under way with `Connection: close`; return when all are answered."""
+        """Close idle connections, answer the requests under way with `Connection: close`; return when all are answered.
+
+        A poll has nothing to wait for here any longer: it is answered with what there is, and goes on at another server.
+        """
         self._draining = True
+        self._end_waits()
         for connection in list(self._connections):
             if connection.phase == "idle":
                 connection.transport.abort()
@@ -132,6 +152,7 @@ class Front:
 
     async def _converse(self, connection: Connection) -> tuple[HandshakeRequest, Transport, bytes] | None:
         """Raises: OSError when the connection is gone."""
+        head = None
         try:
             while (head := await connection.next_head()) is not None:
                 self.counters.requests += 1
@@ -139,8 +160,9 @@ class Front:
                     return self._hand_over(connection, head)
                 if not await self._serve(connection, head) or self._draining:
                     break  # a drain that began during the answer found nothing idle to close
+                head = None  # what goes wrong with the next one is not this one's
         except SecureConnectError as problem:
-            await self._refuse(connection, problem)
+            await self._refuse(connection, problem, head)
         else:
             await connection.goodbye()
         return None
@@ -173,7 +195,7 @@ class Front:
             return await self._web.serve(connection, head, peer=self._exchange.client(head.headers, peer), keep=keep)
         else:
             reply = begun or self._exchange.nobody(head.headers)
-            is_read = self._skip_body(connection, head)
+            is_read = await self._skip_body(connection, head)
         keep = keep and is_read and not self._draining
         await connection.write(self._writer.answer(reply, version=head.version, keep=keep, head_only=head.method == "HEAD"))
         return keep
@@ -200,24 +222,32 @@ class Front:
             await connection.write(CONTINUE)
         return await connection.whole(body)
 
-    def _skip_body(self, connection: Connection, head: Head) -> bool:
+    async def _skip_body(self, connection: Connection, head: Head) -> bool:
         """Drop a body that is here already; for another one nobody waits. Returns whether that was all of it."""
+        if head.length == 0:
+            return True
         try:
             body = body_of(head, self._limits.body_bytes_max)
             body.pull(connection.inbox)
+            while body.is_paused:
+                await trio.lowlevel.checkpoint()
+                body.pull(connection.inbox)
         except SecureConnectError:
             return False
         return body.done
 
     def _count(self, problem: SecureConnectError) -> None:
-        if isinstance(problem, Malformed):
-            self.counters.malformed[problem.reason] = self.counters.malformed.get(problem.reason, 0) + 1
+        reason = problem.reason if isinstance(problem, Malformed) else "head_too_large"
+        if isinstance(problem, Malformed | HeadTooLarge):
+            self.counters.malformed[reason] = self.counters.malformed.get(reason, 0) + 1
 
-    async def _refuse(self, connection: Connection, problem: SecureConnectError) -> None:
-        """The last answer on a connection whose bytes cannot be trusted further."""
+    async def _refuse(self, connection: Connection, problem: SecureConnectError, head: Head | None = None) -> None:
+        """The last answer on a connection whose bytes cannot be trusted further. `head`: the request's, where it was good."""
         self._count(problem)
         connection.busy(math.inf)
-        await connection.write(self._writer.answer(self._exchange.refuse(problem), version="1.1", keep=False))
+        reply = self._exchange.refuse(problem) if head is None else self._exchange.refuse_begun(problem, head.headers)
+        is_head = head is not None and head.method == "HEAD"
+        await connection.write(self._writer.answer(reply, version="1.1", keep=False, head_only=is_head))
         await connection.goodbye()
 
     async def _late(self, connection: Connection) -> None:
@@ -231,15 +261,21 @@ class Front:
         stage = connection.phase
         await self._refuse(connection, SlowRequest(f"The request's {stage} did not arrive in time", details={"stage": stage}))
 
-    async def _turn_away(self, transport: Transport) -> None:
-        """Tell one connection too many, and let it read that."""
+    def _note_full(self) -> None:
         self.counters.refused += 1
+        if not self._is_full:  # once per time of being full: a storm must not flood the log
+            self._is_full = True
+            bound = self._limits.connections_max
+            _log.warning("at_capacity", setting="SECURECONNECT_HTTP_CONNECTIONS_MAX", connections_max=bound, kind="http")
+
+    async def _turn_away(self, transport: Transport, problem: SecureConnectError) -> None:
+        """Tell a connection that it will not be served, and let it read that; too many of them are closed without a word."""
         connection = Connection(transport, self._limits)
         try:
             if self._lingering < LINGERING_MAX:
                 self._lingering += 1
                 try:
-                    reply = self._exchange.refuse(AtCapacity(retry_after_s=1.0))
+                    reply = self._exchange.refuse(problem)
                     await connection.write(self._writer.answer(reply, version="1.1", keep=False))
                     await connection.goodbye()
                 finally:

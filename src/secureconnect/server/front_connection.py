@@ -27,6 +27,9 @@ AHEAD_BYTES_MAX = 65_536
 """What may arrive of later requests while a poll runs and we read only to see the peer leave; then the reading stops."""
 IDLE_SLACK_S = 5.0
 """An idle connection may be closed this much early."""
+HALF_CLOSED_S = 5.0
+"""How long a peer that has ended its side is taken to be there still: it may only have nothing more to ask (RFC 9112 §9.6 lets it
+half-close), and looks the same as one that is gone until something is written to it."""
 GOODBYE_BYTES_MAX = 1 << 20
 """What a peer may still send after our last word before it is cut off."""
 
@@ -104,10 +107,13 @@ class Connection:
     async def more(self, body: Body, ends_s: float) -> bytes:
         """The next piece of `body`, which may be empty; all of it must be here by `ends_s`. Raises: as `whole`."""
         piece = body.pull(self.inbox)
-        if piece or body.done:
+        if body.done or (piece and not body.is_paused):
             return piece
         self.phase = "body"
         self._move(min(ends_s, trio.current_time() + self._limits.body_progress_s))
+        if body.is_paused:
+            await trio.lowlevel.checkpoint()  # a read may hold thousands of chunks
+            return piece
         data = await self._receive()
         if not data:
             raise ConnectionResetError("the body was cut off")
@@ -139,13 +145,17 @@ class Connection:
         return result
 
     async def watch(self) -> bool:
-        """Return True when the peer has left; False when it sent so much ahead that we cannot see it leave."""
+        """Return True when the peer has left; False when it sent so much ahead that we cannot see it leave.
+
+        A reset is a leaving at once, an end of its bytes only after `HALF_CLOSED_S`.
+        """
         while len(self.inbox) < AHEAD_BYTES_MAX:
             try:
                 data = await self.transport.receive(READ_BYTES)
             except OSError:
                 return True
             if not data:
+                await trio.sleep(HALF_CLOSED_S)
                 return True
             self.inbox.feed(data)
         return False

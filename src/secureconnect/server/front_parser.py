@@ -17,7 +17,7 @@ import re
 
 import httptools
 
-from secureconnect.errors import BadRequest, TooLarge
+from secureconnect.errors import BadRequest, MethodNotAllowed, TooLarge
 from secureconnect.server.message import Head
 
 HEAD_BYTES_MAX = 32_768
@@ -26,6 +26,8 @@ HEADERS_MAX = 100
 
 PLAIN = bytes(byte for byte in range(256) if (byte >= 0x20 and byte != 0x7F) or byte == 0x09)
 """What may stand in a head beside CR LF: printable ASCII, tab, and bytes from 0x80 on (obs-text, RFC 9110 §5.5)."""
+TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name (RFC 9110 §5.6.2)."""
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")
@@ -164,7 +166,10 @@ class _Headers:
 
 
 def parse_head(raw: bytes) -> Head:
-    """One request's head from its bytes up to and including the empty line. Raises: Malformed, HeadTooLarge."""
+    """One request's head from its bytes up to and including the empty line.
+
+    Raises: Malformed, HeadTooLarge; MethodNotAllowed for CONNECT, behind which a tunnel's bytes may follow at once.
+    """
     check_characters(raw)
     if raw.count(b"\r\n") - 2 > HEADERS_MAX:
         raise HeadTooLarge(f"There are more than {HEADERS_MAX} headers")
@@ -172,6 +177,8 @@ def parse_head(raw: bytes) -> Head:
     if match is None:
         raise _bad_request_line(raw)
     method, target, minor = match.groups()
+    if method == b"CONNECT":
+        raise MethodNotAllowed("CONNECT is for proxies, which this server is none of")
     headers = _headers(raw)
     version = "1.1" if minor == b"1" else "1.0"
     path, query = _target(method, target)

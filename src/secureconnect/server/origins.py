@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 LOCAL_ORIGINS = ("http://localhost:3000", "http://localhost:8080", "http://127.0.0.1:3000", "http://127.0.0.1:8080")
 """Where clients are developed (contract.md §2.15)."""
@@ -15,6 +15,8 @@ EXPOSED_HEADERS = (
     "Retry-After, X-Degraded, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID, traceparent"
 )
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+MAPPED_BITS = 96
+"""The bits in front of the IPv4 address in `::ffff:1.2.3.4`."""
 MAX_AGE_S = 86_400
 """How long a browser may remember a preflight (contract.md §2.15)."""
 
@@ -24,7 +26,7 @@ class Origins:
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         """`allowed` beside the own origin and the local ones; `*` for any."""
-        self._allowed = dict.fromkeys(origin.rstrip("/").lower() for origin in (*LOCAL_ORIGINS, *allowed))
+        self._allowed = dict.fromkeys(_as_sent(origin) for origin in (*LOCAL_ORIGINS, *allowed))
 
     def allows(self, origin: str, host: str) -> bool:
         """`host` is the request's `Host`: a page may always call the server it came from, whatever proxy does the TLS."""
@@ -56,8 +58,8 @@ class TrustedProxies:
     """Whose `X-Forwarded-For` is believed."""
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
-        """Addresses or CIDR ranges. Raises: ValueError for anything else."""
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(network, strict=False) for network in networks]
+        """Addresses or CIDR ranges; a link-local one may have its zone (`fe80::1%eth0`). Raises: ValueError for anything else."""
+        self._networks = [_network(network) for network in networks]
 
     def client(self, peer: str, forwarded: bytes | None) -> str:
         """The client's `host:port`: `peer`, or what trusted proxies say: the last address that is none of theirs (port 0)."""
@@ -75,12 +77,22 @@ class TrustedProxies:
         return client
 
     def _trusts(self, host: str) -> bool:
-        try:
-            address = ip_address(host)
-        except ValueError:
+        address = _address(host)
+        if address is None:
             return False
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        return any(mapped in network for network in self._networks)
+        zone = getattr(address, "scope_id", None)
+        return any(address in network and wanted in (None, zone) for network, wanted in self._networks)
+
+
+def plain_host(host: str) -> str:
+    """An IPv4 address that a socket for both families shows as `::ffff:1.2.3.4`, as everybody writes it; any other unchanged."""
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
+def _as_sent(origin: str) -> str:
+    """As browsers write it: no slash at the end, no port that goes without saying (RFC 6454 §6.2)."""
+    plain = origin.rstrip("/").lower()
+    return plain.removesuffix(_DEFAULT_PORTS.get(plain.partition("://")[0], ""))
 
 
 def _is_own(origin: str, host: str) -> bool:
@@ -97,8 +109,31 @@ def _host(peer: str) -> str:
 
 
 def _shown(host: str) -> str | None:
+    """Without a zone, which means something on the proxy's machine only, and which a client could vary at will."""
+    address = _address(host.partition("%")[0])
+    if address is None:
+        return None
+    return f"[{address}]:0" if address.version == 6 else f"{address}:0"
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """None for what is no address; IPv4 in IPv6 clothes (RFC 4291 §2.5.5.2) is IPv4."""
     try:
         address = ip_address(host)
     except ValueError:
         return None
-    return f"[{address}]:0" if address.version == 6 else f"{address}:0"
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _network(text: str) -> tuple[IPv4Network | IPv6Network, str | None]:
+    """The network and the zone that its addresses must have (None: any)."""
+    plain, percent, rest = text.partition("%")
+    zone, slash, length = rest.partition("/")
+    if percent and not zone:
+        raise ValueError(f"{text!r} names no zone behind its percent sign")
+    network = ip_network(plain + slash + length, strict=False)
+    if isinstance(network, IPv6Network) and network.prefixlen >= MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            network = IPv4Network((mapped, network.prefixlen - MAPPED_BITS))
+    return network, zone or None

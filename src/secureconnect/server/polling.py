@@ -6,7 +6,8 @@ loses and repeats nothing in conversation channels. The answer's `after` is what
 events that the answer contains, or past those that cannot come, which a `gap` event says.
 
 A poll may wait for a minute, so what a socket hears of meanwhile binds it too: a removed member's place is taken away, and the
-end of the login session ends the poll.
+end of the login session ends the poll. And when the server drains, every poll is answered with what it has, or empty with the
+positions that it brought, so that the client goes on elsewhere instead of holding the ending up for its whole wait.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from secureconnect.server.admission import (
     read_channels,
     read_signal,
 )
-from secureconnect.server.endpoints import Context, Endpoint
+from secureconnect.server.endpoints import Context, Endpoint, Via
 from secureconnect.server.session import event
 from secureconnect.server.wire import encode
 
@@ -89,29 +90,44 @@ class Polls:
         self._access = access
         self._polls_max = polls_max
         self._users: dict[UserId, dict[_Poll, None]] = {}
+        self._is_ending = False
         self.waiting = 0
         hub.on_signal("session.ended", self._session_ended)
         hub.on_signal("membership", self._membership_changed)
 
+    def end_waits(self) -> None:
+        """Let polls over HTTP be answered at once, those that wait and those to come: their connections are about to close.
+
+        A poll over a socket waits on: the socket has a farewell of its own, and would ask again at once until then.
+        """
+        self._is_ending = True
+        for polls in self._users.values():
+            for poll in polls:
+                if poll.via == "http":
+                    poll.end()
+
     async def realtime(self, context: Context, params: PollParams) -> msgspec.Raw:
         """`realtime.poll`. Raises: BadRequest, NotFound, Forbidden, NotAuthenticated, AtCapacity, Unavailable."""
         names = read_channels(params.channels, most=CHANNELS_MAX)
-        return await self._answer(context.me, names, read_after(params.after), params.wait_s, _anything)
+        return await self._answer(context, names, read_after(params.after), params.wait_s, _anything)
 
     async def messages(self, context: Context, params: MessagesPollParams) -> msgspec.Raw:
         """`messages.poll`: the same for one conversation, messages only."""
         channel = conversation_channel(params.conversation_id)
         after: After | None = None if params.after is None else {channel: params.after}
-        return await self._answer(context.me, {channel: None}, after, params.wait_s, _is_message)
+        return await self._answer(context, {channel: None}, after, params.wait_s, _is_message)
 
     async def _answer(
-        self, me: Identity, names: Mapping[str, None], after: After | None, wait_s: float, wants: Callable[[Frame], bool]
+        self, context: Context, names: Mapping[str, None], after: After | None, wait_s: float, wants: Callable[[Frame], bool]
     ) -> msgspec.Raw:
+        me = context.me
         if self.waiting >= self._polls_max:
             raise AtCapacity(retry_after_s=5.0)
         collector = _Collector(wants)
         peer = self._hub.connect(collector, polls=True)
-        poll = _Poll(me, peer, collector)
+        poll = _Poll(me, context.via, peer, collector)
+        if self._is_ending and context.via == "http":
+            poll.end()
         self.waiting += 1
         self._users.setdefault(me.user, {})[poll] = None
         try:
@@ -150,10 +166,11 @@ class Polls:
 class _Poll:
     """One poll under way."""
 
-    __slots__ = ("_collector", "_missed", "is_revoked", "me", "places", "positions")
+    __slots__ = ("_collector", "_missed", "is_revoked", "me", "places", "positions", "via")
 
-    def __init__(self, me: Identity, peer: Peer, collector: _Collector) -> None:
+    def __init__(self, me: Identity, via: Via, peer: Peer, collector: _Collector) -> None:
         self.me = me
+        self.via = via
         self.places = Places(peer)
         self.positions: dict[str, int | str] = {}
         """Up to where the client has everything, as far as joining tells."""
@@ -192,6 +209,10 @@ class _Poll:
         with trio.move_on_after(min(REPLAY_S, wait_s)):
             while collector.payloads and collector.seen < self._missed and not collector.is_full:
                 await collector.more()
+
+    def end(self) -> None:
+        """Wait no longer, and take nothing more."""
+        self._collector.hang_up("drain")
 
     def revoke(self) -> None:
         self.is_revoked = True

@@ -10,7 +10,6 @@ from secureconnect.server.router import decode
 
 QUERY_FIELDS_MAX = 128
 """Far above what any row takes; bounds the work that a head of 32 KiB can ask for."""
-TOKEN_FIELDS = ("token", "access_token")
 
 
 def read_query(raw: bytes) -> dict[str, object]:
@@ -34,16 +33,6 @@ def read_query(raw: bytes) -> dict[str, object]:
         else:
             fields[key] = [known, text]
     return fields
-
-
-def take_token(fields: dict[str, object]) -> str | None:
-    """The access token of a query string, taken out of it so that nothing further logs or stores it. Raises: BadRequest."""
-    found = [fields.pop(name) for name in TOKEN_FIELDS if name in fields]
-    if not found:
-        return None
-    if len(found) > 1 or not isinstance(found[0], str):
-        raise BadRequest("The query has more than one token", details={"field": "token"})
-    return found[0]
 
 
 def bearer(value: bytes) -> str:

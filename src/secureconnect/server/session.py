@@ -18,7 +18,7 @@ import msgspec
 
 from secureconnect.errors import BadRequest, MethodNotFound, NotAuthenticated, SecureConnectError
 from secureconnect.server.endpoints import Endpoint
-from secureconnect.server.wire import encode, error_object
+from secureconnect.server.wire import NUL, encode, error_object, refuse_nul
 
 WAITING_MAX = 32
 """Commands of one socket that wait for their turn; then reading stops (interface.md §9)."""
@@ -139,6 +139,11 @@ class Session:
             return Pong(None if frame.id is msgspec.UNSET else frame.id)
         if frame.id is msgspec.UNSET:
             return _refuse(None, _bad_field("id", "an integer or a text is required: it names the answer"))
+        if NUL in payload and frame.params:
+            try:
+                refuse_nul(payload, frame.params)
+            except BadRequest as error:
+                return _refuse(frame.id, error)
         if frame.method == "auth":
             return _authenticate(frame.id, frame.params or {})
         return self._command(frame.id, frame.method, frame.params or {})

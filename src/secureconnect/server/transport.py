@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from secureconnect.errors import CannotListen
+from secureconnect.server.origins import plain_host
 
 BACKLOG = 4096
 """Connections the kernel completes before we accept them; it cuts this to `net.core.somaxconn`. A storm of reconnects fits."""
@@ -198,7 +199,7 @@ def _prepared(connected: socket.socket, address: tuple[Any, ...]) -> SocketTrans
     except OSError:
         connected.close()
         raise
-    host, port = address[:2]
+    host, port = plain_host(address[0]), address[1]
     return SocketTransport(connected, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 

@@ -18,11 +18,11 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
 from secureconnect.errors import MethodNotAllowed, SecureConnectError
-from secureconnect.server.exchange import Call, Exchange
+from secureconnect.server.exchange import METHODS, Call, Exchange
 from secureconnect.server.front_body import body_too_large
 from secureconnect.server.message import API_HEADERS, Head, Reply, SlowRequest, joined
+from secureconnect.server.origins import plain_host
 
-METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PAGES: Final = {"/": "index.html", "/docs": "docs.html"}
 SHIPPED: Final = (".html", ".css", ".js", ".svg")
 PAGE_HEADERS: Final = {
@@ -120,7 +120,7 @@ def _peer(asked: Request) -> str:
     client = asked.scope.get("client")
     if not client:
         return ""
-    host, port = client
+    host, port = plain_host(client[0]), client[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -129,7 +129,8 @@ def _response(reply: Reply) -> Response:
 
 
 def _page(found: File, head: Head, carried: Mapping[str, str]) -> Response:
-    is_known = found.etag.encode() in head.headers.get(b"if-none-match", b"")
+    known = head.headers.get(b"if-none-match", b"")
+    is_known = known == b"*" or found.etag.encode() in known
     headers = {**PAGE_HEADERS, "ETag": found.etag, "Content-Type": found.content_type, **carried}
     return _answer(304 if is_known else 200, b"" if is_known else found.body, headers)
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from itertools import islice
 
 import msgspec
 
-from secureconnect.errors import SecureConnectError
+from secureconnect.errors import BadRequest, SecureConnectError
 from secureconnect.ids import RequestId
 from secureconnect.ports import rfc3339 as rfc3339
 
+NUL = b"\\u0000"
+"""How JSON writes U+0000, its only spelling: as a byte it is refused. Look for it in the raw JSON before `refuse_nul`."""
+NAMED_MAX = 1_000
+"""Fields looked through for the one to name; no operation takes a tenth of them."""
+_NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""Behind an even number of backslashes: behind an odd one it is the text of a backslash and `u0000`."""
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -59,3 +67,31 @@ def socket_answer(frame_id: int | str | None, response: Response) -> bytes:
         return b'{"id":%b,"error":%b}' % (named, encode(error_object(response.error)))
     meta = b',"meta":' + encode(response.meta) if response.meta else b""
     return b'{"id":%b,"result":%b%b}' % (named, response.data or b"null", meta)
+
+
+def refuse_nul(raw: bytes, fields: Mapping[str, object]) -> None:
+    """PostgreSQL stores no U+0000 in a text, so no store of ours takes one. Call it where `NUL` is in the JSON `raw`.
+
+    It reads JSON again instead of walking through values: a body of 1 MiB can hold half a million of them. Paths and queries
+    are decoded without a NUL (`router.decode`). Raises: BadRequest naming the first of `fields` that has one, at any depth.
+    """
+    if _NUL_ESCAPE.search(raw) is None:
+        return
+    for name, value in islice(fields.items(), NAMED_MAX):
+        if "\0" in name:
+            raise _has_nul("body")
+        if _has_escape(value):
+            raise _has_nul(name)
+    if len(fields) > NAMED_MAX:
+        raise _has_nul("body")
+
+
+def _has_escape(value: object) -> bool:
+    try:
+        return _NUL_ESCAPE.search(encode(value)) is not None
+    except RecursionError:
+        return True
+
+
+def _has_nul(field: str) -> BadRequest:
+    return BadRequest(f"{field}: the character U+0000 cannot be stored", details={"field": field, "reason": "nul"})
