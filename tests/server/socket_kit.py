@@ -234,6 +234,8 @@ def rows(log: list[str], gates: dict[str, trio.Event]) -> list[Endpoint]:
 
     async def wait(context: Context, params: EchoParams) -> object:
         log.append(f"begin {params.text}")
+        if context.placed is not None:
+            context.placed()
         await gates.setdefault(params.text, trio.Event()).wait()
         log.append(f"end {params.text}")
         return {"text": params.text}
@@ -247,14 +249,25 @@ def rows(log: list[str], gates: dict[str, trio.Event]) -> list[Endpoint]:
         params: type[msgspec.Struct],
         *,
         parallel: bool = False,
+        overlaps: bool = False,
         socket: bool = True,
     ) -> Endpoint:
-        return Endpoint(name=name, method="POST", path=f"/v1/{name}", params=params, call=call, parallel=parallel, socket=socket)
+        return Endpoint(
+            name=name,
+            method="POST",
+            path=f"/v1/{name}",
+            params=params,
+            call=call,
+            parallel=parallel,
+            overlaps=overlaps,
+            socket=socket,
+        )
 
     return [
         row("echo", echo, EchoParams),
         row("wait", wait, EchoParams),
         row("wait.aside", wait, EchoParams, parallel=True),
+        row("wait.placed", wait, EchoParams, overlaps=True),
         row("fail", fail, NoParams),
         row("http.only", echo, EchoParams, socket=False),
     ]

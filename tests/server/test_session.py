@@ -15,11 +15,15 @@ async def _never(context: Context, params: msgspec.Struct) -> object:
     raise AssertionError("the session runs nothing itself")
 
 
-def row(name: str, *, parallel: bool = False) -> Endpoint:
-    return Endpoint(name=name, method="POST", path="/" + name, params=NoParams, call=_never, parallel=parallel)
+def row(name: str, *, parallel: bool = False, overlaps: bool = False) -> Endpoint:
+    return Endpoint(name=name, method="POST", path="/" + name, params=NoParams, call=_never, parallel=parallel, overlaps=overlaps)
 
 
-METHODS: Mapping[str, Endpoint] = {"send": row("send"), "history": row("history", parallel=True)}
+METHODS: Mapping[str, Endpoint] = {
+    "send": row("send"),
+    "history": row("history", parallel=True),
+    "append": row("append", overlaps=True),
+}
 
 
 def session(*, is_authenticated: bool = True, waiting_max: int = 3, aside_max: int = 2) -> Session:
@@ -122,6 +126,46 @@ def test_parallel_commands_run_aside_up_to_their_limit() -> None:
     assert it.next_aside() == command(4, "history")
     assert [it.next_aside(), it.next_aside()] == [None, None]
     assert it.received(call(5, "history")) == RunAside(command(5, "history"))
+
+
+def test_one_that_has_its_place_lets_the_next_of_its_kind_begin_and_nothing_else() -> None:
+    it = session(waiting_max=9)
+    assert it.received(call(1, "append")) == Run(command(1, "append"))
+    assert [it.received(call(n, "append")) for n in (2, 3)] == [None, None]
+    assert it.placed() == command(2, "append")
+    assert it.placed() == command(3, "append")
+    assert it.placed() is None
+    assert it.received(call(4, "append")) == Run(command(4, "append"))
+    assert it.received(call(5)) is None
+    assert it.received(call(6, "append")) is None, "nobody overtakes"
+    assert it.placed() is None
+    assert [it.next_in_turn(was_placed=True) for _ in range(4)] == [None, None, None, command(5)]
+    assert it.next_in_turn() == command(6, "append")
+    assert it.is_busy
+    assert it.next_in_turn() is None
+    assert not it.is_busy
+
+
+def test_one_that_ends_without_a_place_passes_the_turn_on_too() -> None:
+    it = session(waiting_max=9)
+    for n in (1, 2, 3):
+        it.received(call(n, "append"))
+    assert it.placed() == command(2, "append")
+    assert it.next_in_turn() == command(3, "append")
+    assert it.next_in_turn(was_placed=True) is None
+    assert it.is_busy
+
+
+def test_what_has_its_place_counts_as_waiting() -> None:
+    it = session(waiting_max=2)
+    it.received(call(1, "append"))
+    it.placed()
+    it.received(call(2, "append"))
+    assert not it.is_full
+    it.placed()
+    assert it.is_full
+    it.next_in_turn(was_placed=True)
+    assert not it.is_full
 
 
 def test_it_is_full_when_so_many_wait_and_not_when_one_has_gone() -> None:

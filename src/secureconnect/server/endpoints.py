@@ -36,6 +36,8 @@ class Context:
     request_id: RequestId
     identity: Identity | None = None
     user_agent: str = ""
+    placed: Callable[[], None] | None = None
+    """To be called by a row that `overlaps` in the step in which it takes its place; None where nobody waits for that."""
 
     @property
     def me(self) -> Identity:
@@ -72,7 +74,8 @@ class Endpoint:
     `result`: the type of the data, for the schema (None: no data). `aliases`: other names of a field, used when it is absent.
     `headers`: request headers (lower case) that give a field when it is absent.
     `also`: further (method, path) pairs for old clients.
-    `parallel`: on a socket runs aside instead of in turn. `bare`: answers a Document without envelope, not on sockets.
+    `parallel`: on a socket runs aside instead of in turn. `overlaps`: on a socket the next of its kind may begin as soon as this
+    one has its place (`Context.placed`). `bare`: answers a Document without envelope, not on sockets.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Endpoint:
     rate: RateClass = "default"
     status: int = 200
     parallel: bool = False
+    overlaps: bool = False
     socket: bool = True
     bare: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,11 @@ whose row says `parallel`: these run aside, a few at a time. What may not run ye
 reading, so that a client which asks faster than it is served is slowed by TCP and costs a bounded amount. A frame that is no
 command with a usable id is answered with `"id": null` and an error; the socket stays.
 
-The shell does what the effects say and reports the end of each command with `next_in_turn` and `next_aside`.
+A command whose row says `overlaps` need not be over before the next of its kind begins, only have its place: its effect comes in
+the order of the places whatever happens then. So the messages of one socket share the store's transactions. Everything else
+waits until all before it are over.
+
+The shell does what the effects say, and reports with `placed`, `next_in_turn` and `next_aside` what became of each command.
 """
 
 from __future__ import annotations
@@ -92,14 +96,17 @@ _decode_error_words = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class Session:
     """One socket's conversation. `methods`: every row a socket may call, by name; shared between all sessions."""
 
-    __slots__ = ("_aside", "_aside_max", "_is_running", "_methods", "_waiting", "_waiting_aside", "_waiting_max", "state")
+    __slots__ = (
+        "_aside", "_aside_max", "_is_running", "_methods", "_overlapping", "_waiting", "_waiting_aside", "_waiting_max", "state",
+    )  # fmt: skip
 
     def __init__(self, methods: Mapping[str, Endpoint], *, waiting_max: int = WAITING_MAX, aside_max: int = ASIDE_MAX) -> None:
         self.state: State = "awaiting"
         self._methods = methods
         self._waiting_max = waiting_max
         self._aside_max = aside_max
-        self._is_running = False
+        self._is_running = False  # a command in turn has begun and has no place yet
+        self._overlapping = 0  # those that have theirs and are not over
         self._aside = 0
         self._waiting: list[Command] = []  # at most `waiting_max`, and an empty list is a tenth of an empty deque
         self._waiting_aside: list[Command] = []
@@ -107,12 +114,12 @@ class Session:
     @property
     def is_full(self) -> bool:
         """Whether the shell must stop reading until a command has ended."""
-        return len(self._waiting) + len(self._waiting_aside) >= self._waiting_max
+        return len(self._waiting) + len(self._waiting_aside) + self._overlapping >= self._waiting_max
 
     @property
     def is_busy(self) -> bool:
         """Whether a command is under way."""
-        return self._is_running or self._aside > 0
+        return self._is_running or self._overlapping > 0 or self._aside > 0
 
     def opened(self) -> None:
         """The token was good: everything is served from here."""
@@ -160,20 +167,35 @@ class Session:
                 self._aside += 1
                 return RunAside(command)
             self._waiting_aside.append(command)
-        elif self._is_running:
+        elif self._is_running or self._waiting or (self._overlapping and not endpoint.overlaps):
             self._waiting.append(command)
         else:
             self._is_running = True
             return Run(command)
         return None
 
-    def next_in_turn(self) -> Command | None:
-        """The command in turn has ended: the next one to run, or None when none waits."""
+    def placed(self) -> Command | None:
+        """The command in turn, whose row says `overlaps`, has its place: what may begin beside it now, or None."""
         assert self._is_running
-        if self._waiting:
-            return self._waiting.pop(0)
         self._is_running = False
-        return None
+        self._overlapping += 1
+        return self._next()
+
+    def next_in_turn(self, *, was_placed: bool = False) -> Command | None:
+        """A command in turn is over: the next one to run, or None when none may."""
+        if was_placed:
+            assert self._overlapping
+            self._overlapping -= 1
+        else:
+            assert self._is_running
+            self._is_running = False
+        return self._next()
+
+    def _next(self) -> Command | None:
+        if self._is_running or not self._waiting or (self._overlapping and not self._waiting[0].endpoint.overlaps):
+            return None
+        self._is_running = True
+        return self._waiting.pop(0)
 
     def next_aside(self) -> Command | None:
         """A command aside has ended: the next one to run in its place, or None when none waits."""

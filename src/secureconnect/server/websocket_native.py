@@ -70,7 +70,8 @@ class NativeSocket:
     """One client's conversation with the server. A `Receiver`."""
 
     __slots__ = (
-        "_address", "_goodbye", "_held_until_s", "_office", "_opening", "_room", "_session", "_shared", "_subscriptions",
+        "_address", "_answered", "_begun", "_early", "_goodbye", "_held_until_s",
+        "_office", "_opening", "_room", "_session", "_shared", "_subscriptions",
         "_to_follow", "connection", "id", "identity",
     )  # fmt: skip
 
@@ -86,6 +87,8 @@ class NativeSocket:
         self._session = Session(office.methods, waiting_max=limits.commands_waiting_max, aside_max=limits.commands_aside_max)
         self._subscriptions: Subscriptions | None = None
         self._opening: CommandId | None = None
+        self._begun = self._answered = 0  # commands in turn, counted as they begin and as their answers leave
+        self._early: dict[int, bytes] | None = None  # answers that wait for one before them, by that count
         self._room: trio.Event | None = None
         self._goodbye: str | None = None  # the word to close with when what is under way is answered
         self._held_until_s = math.inf
@@ -207,19 +210,41 @@ class NativeSocket:
 
     async def _work(self, command: Command | None) -> None:
         while command is not None:
-            await self._serve(command)
-            command = self._session.next_in_turn()
+            self._begun = number = self._begun + 1
+            was_placed = False
+
+            def placed() -> None:
+                nonlocal was_placed
+                was_placed = True
+                following = self._session.placed()
+                if following is not None:
+                    self._shared.begin(self.connection, partial(self._work, following))
+
+            await self._serve(command, partial(self._answer_in_turn, number), placed if command.endpoint.overlaps else None)
+            command = self._session.next_in_turn(was_placed=was_placed)
             self._wake_reader()
         self._end_if_told()
 
+    def _answer_in_turn(self, number: int, payload: bytes) -> None:
+        """Answers leave in the order of the commands, however those that overlap end."""
+        if number > self._answered + 1:
+            self._early = self._early or {}
+            self._early[number] = payload
+            return
+        following: bytes | None = payload
+        while following is not None:
+            self.say(following)
+            self._answered += 1
+            following = self._early.pop(self._answered + 1, None) if self._early else None
+
     async def _work_aside(self, command: Command | None) -> None:
         while command is not None:
-            await self._serve(command)
+            await self._serve(command, self.say, None)
             command = self._session.next_aside()
             self._wake_reader()
         self._end_if_told()
 
-    async def _serve(self, command: Command) -> None:
+    async def _serve(self, command: Command, answer: Callable[[bytes], None], placed: Callable[[], None] | None) -> None:
         """One command to its answer. Cancellation: it may have been done, and is not answered."""
         office, identity, subscriptions = self._office, self.identity, self._subscriptions
         assert identity is not None
@@ -227,7 +252,7 @@ class NativeSocket:
         try:
             office.check(identity)
         except NotAuthenticated as error:
-            self.say(refusal(command.id, error))
+            answer(refusal(command.id, error))
             self.connection.close(POLICY, close_word(error))
             return
         if command.endpoint.name != "subscribe":
@@ -238,9 +263,10 @@ class NativeSocket:
             request_id=RequestId(office.ids.new()),
             identity=identity,
             subscriptions=subscriptions,
+            placed=placed,
         )
         response = await office.dispatcher.call(command.endpoint, command.params, context)
-        self.say(socket_answer(command.id, response))
+        answer(socket_answer(command.id, response))
         if context.after_answer is not None and self._goodbye is None and not self.connection.is_closing:
             context.after_answer()
             for channel, after in subscriptions.take_late().items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,9 @@ class StoreLog(MemoryLogStore):
     def head(self, conversation: str) -> int:
         return self._logs[ConversationId(conversation)].head.tail if conversation in self._logs else 0
 
-    async def append_one(self, conversation: ConversationId, entry: NewEntry) -> Receipt:
+    async def append_one(
+        self, conversation: ConversationId, entry: NewEntry, *, placed: Callable[[], None] | None = None
+    ) -> Receipt:
         (receipt,) = await self.append_all(conversation, [entry])
         return receipt
 

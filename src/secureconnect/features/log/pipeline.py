@@ -47,8 +47,10 @@ class Pipeline:
         self._idle = anyio.Event()
         self._is_over = False
 
-    async def append(self, conversation: ConversationId, entry: NewEntry) -> Appended:
-        """Wait for the entry's result.
+    async def append(
+        self, conversation: ConversationId, entry: NewEntry, *, placed: Callable[[], None] | None = None
+    ) -> Appended:
+        """Wait for the entry's result. `placed`: called as soon as its place among the conversation's entries is certain.
 
         `duplicate` also when another request for the same key is on its way here already.
         Raises: EntryRefused; Overloaded, StorageFull, BackendDown (nothing stored); OutcomeUnknown (it goes on).
@@ -61,6 +63,8 @@ class Pipeline:
         promise, is_repeated = item.promise, item.begun or item.promise.requesters > 0
         self._changed()
         promise.requesters += 1
+        if placed is not None:
+            placed()
         try:
             await promise.answered.wait()
         finally:

@@ -51,12 +51,13 @@ class Log:
         self._store = store
         self._hub = hub
 
-    async def append(self, conversation: ConversationId, entry: NewEntry) -> Receipt:
+    async def append(self, conversation: ConversationId, entry: NewEntry, *, placed: Callable[[], None] | None = None) -> Receipt:
         """Store one entry, once; what is appended at the same time shares a transaction with it.
 
         Raises: EntryRefused; Overloaded, StorageFull, BackendDown (503, nothing stored); OutcomeUnknown (it may be, or will be).
         Cancellation: taken back if it has not begun, else it goes on; the same key gives the result.
-        Ordering: entries of one conversation are numbered in the order of the calls.
+        Ordering: entries of one conversation are numbered in the order of the calls of `placed`, which is that of the calls
+        themselves unless the conversation's queue is full. `placed`: called when the entry has its place among them.
         """
         channel = conversation_channel(conversation)
         stage.at("room")
@@ -66,7 +67,7 @@ class Log:
             raise Overloaded("Too many events wait in this conversation", details={"channel": channel}) from full
         with room:
             stage.at("log.append")
-            appended = await self.pipeline.append(conversation, entry)
+            appended = await self.pipeline.append(conversation, entry, placed=placed)
         return Receipt("stored", appended.entry, appended.duplicate)
 
     async def read(self, conversation: ConversationId, after: int, limit: int) -> LogPage:

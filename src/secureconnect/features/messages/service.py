@@ -5,7 +5,7 @@ Everybody reads from the own `visible_from` on, whichever way is taken: what lie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -56,7 +56,9 @@ class Receipt(Protocol):
 class Log(Protocol):
     """The log, as far as messages need it; `features/log` is it."""
 
-    async def append(self, conversation: ConversationId, entry: NewEntry) -> Receipt: ...
+    async def append(
+        self, conversation: ConversationId, entry: NewEntry, *, placed: Callable[[], None] | None = None
+    ) -> Receipt: ...
     async def read(self, conversation: ConversationId, after: int, limit: int) -> LogPage: ...
     async def messages(self, conversation: ConversationId, *, below: int | None, limit: int, floor: int) -> Sequence[Entry]: ...
     async def message(self, conversation: ConversationId, message: MessageId) -> Entry | None: ...
@@ -72,8 +74,12 @@ class Messages:
         self._clock = clock
         self._ids = ids
 
-    async def send(self, me: UserId, conversation: ConversationId, new: NewMessage) -> Sent:
+    async def send(
+        self, me: UserId, conversation: ConversationId, new: NewMessage, *, placed: Callable[[], None] | None = None
+    ) -> Sent:
         """Store a message. With a `client_message_id` a repetition answers with the first result, whatever it says now.
+
+        `placed` is called when nothing that is sent later can come before it; not at all when it is refused before.
 
         Raises: NotFound, Forbidden, BadRequest (`details.field`; `details.reason` E2EE_REQUIRED), TooLarge, and what the log's
         append raises: Overloaded, StorageFull, BackendDown (nothing stored).
@@ -90,7 +96,7 @@ class Messages:
                 raise
             return Sent(first.body(), "stored", duplicate=True)  # the rules changed between the first try and this one
         entry = NewEntry(identity, MESSAGE_CREATED, encode(body), me, at_us, message=identity)
-        receipt = await self._log.append(conversation, entry)
+        receipt = await self._log.append(conversation, entry, placed=placed)
         return Sent(receipt.entry.body(), receipt.ack, receipt.duplicate)
 
     async def edit(

@@ -115,6 +115,7 @@ def endpoints(messages: Messages) -> list[Endpoint]:
             result=SentObject,
             permission="member",
             rate="messages",
+            overlaps=True,
             status=STORED,
             aliases={"content_type": "message_type", "idempotency_key": "client_message_id"},
             headers={"idempotency-key": "client_message_id"},
@@ -193,7 +194,8 @@ class MessageRoutes:
             client_message_id=params.client_message_id,
             reply_to_message_id=params.reply_to_message_id,
         )
-        sent = await self._messages.send(context.me.user, ConversationId(params.conversation_id.lower()), new)
+        conversation = ConversationId(params.conversation_id.lower())
+        sent = await self._messages.send(context.me.user, conversation, new, placed=context.placed)
         duplicate = b"true" if sent.duplicate else b"false"
         data = b'%b,"ack":"%b","duplicate":%b}' % (sent.body[:-1], sent.ack.encode(), duplicate)
         return Answer(msgspec.Raw(data), status=DUPLICATE if sent.duplicate else STORED)
