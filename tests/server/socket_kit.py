@@ -77,6 +77,8 @@ class Members:
     """An `AccessStore`: who is in which conversation, from which sequence on."""
 
     conversations: dict[str, dict[str, int]] = field(default_factory=dict)
+    joined: dict[tuple[str, str], int] = field(default_factory=dict)
+    """With which sequence a membership began, by conversation and user, where that is known."""
     is_down: bool = False
     gate: trio.Event | None = None
 
@@ -104,7 +106,8 @@ class Members:
         name = ConversationId(conversation)
         rules = Rules(name, "group", UserId("alice"), is_e2ee_enabled=False, ai_enabled=False, members_may_invite=True)
         first = members.get(user)
-        return Standing(rules, None if first is None else Membership(name, UserId(user), "member", 0, first))
+        joined = self.joined.get((conversation, user))
+        return Standing(rules, None if first is None else Membership(name, UserId(user), "member", 0, first, joined))
 
 
 @dataclass
@@ -171,8 +174,11 @@ class World:
         self.hub.commit(conversation_channel(ConversationId(conversation)), [item])
         return item.sequence
 
-    def join(self, conversation: str, user: str, first: int = 1) -> None:
+    def join(self, conversation: str, user: str, first: int = 1, *, joined: int | None = None) -> None:
+        """`joined`: the sequence of the entry that says so, if it is known."""
         self.members.conversations.setdefault(conversation, {})[user] = first
+        if joined is not None:
+            self.members.joined[conversation, user] = joined
         self._membership(conversation, user, "added")
 
     def remove(self, conversation: str, user: str) -> None:

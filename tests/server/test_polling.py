@@ -178,6 +178,40 @@ async def test_what_cannot_be_resumed_comes_as_a_gap(autojump_clock: MockClock) 
         assert (result["after"][A], result["after"][B]) == (1100, 0)
 
 
+@pytest.mark.parametrize("first", [1, 3])
+async def test_a_conversation_that_one_was_added_to_since_is_polled_from_its_beginning(
+    first: int, autojump_clock: MockClock
+) -> None:
+    async with open_world() as world:
+        for _ in range(5):
+            world.post("new")
+        world.join("new", "alice", first=first, joined=3)
+        result = await Poller(world).poll(channels="all", after={A: 0}, wait_s=1)
+        assert sequences(result) == [3, 4, 5]
+        assert result["after"]["conversation:new"] == 5
+
+
+async def test_what_is_polled_for_the_first_time_or_by_name_begins_at_its_end(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(5):
+            world.post("new")
+        world.join("new", "alice", joined=3)
+        new = "conversation:new"
+        assert (await Poller(world).poll(channels="all"))["after"][new] == 5
+        assert await Poller(world).poll(channels=f"{A},{new}", after={A: 0}, wait_s=1) == {"events": [], "after": {A: 0, new: 5}}
+
+
+async def test_too_much_since_one_was_added_comes_as_a_gap(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(1100):
+            world.post("new")
+        world.join("new", "alice", joined=3)
+        result = await Poller(world).poll(channels="all", after={A: 0})
+        (gap,) = result["events"]
+        assert gap["data"] == {"channel": "conversation:new", "after": 1100, "cause": "not_kept"}
+        assert result["after"]["conversation:new"] == 1100
+
+
 async def test_a_user_channel_is_polled_by_its_own_positions(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         poller = Poller(world)

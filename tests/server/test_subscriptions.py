@@ -187,6 +187,118 @@ async def test_a_conversation_that_one_is_added_to_belongs_to_all(autojump_clock
         assert await nothing_comes(only_a)
 
 
+async def test_who_is_added_gets_the_entry_that_says_so_and_all_that_follows(autojump_clock: MockClock) -> None:
+    """Else a client has no position there until somebody speaks, and what comes while its socket is broken is lost."""
+    async with open_world() as world:
+        client = await world.connect()
+        await subscribe(client, "all")
+        for kind in ("conversation.created", "member.joined", "message.created"):
+            world.post("new", kind=kind)
+        world.join("new", "alice", first=2, joined=2)
+        assert await client.next_event() == {
+            "event": "subscribed",
+            "channel": "conversation:new",
+            "data": {"channel": "conversation:new", "sequence": 1, "first": 2, "recovered": True, "missed": 0},
+        }, "a client that knows no position yet begins at `sequence`"
+        world.post("new")
+        assert await sequences(client, 3) == [2, 3, 4]
+
+
+async def test_too_much_since_the_joining_is_said_when_all_follows(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        client = await world.connect()
+        await subscribe(client, "all")
+        for _ in range(1200):
+            world.post("new")
+        world.join("new", "alice", joined=2)
+        data: Any = (await client.next_event())["data"]
+        assert (data["sequence"], data["recovered"]) == (1200, False)
+        world.post("new")
+        assert await sequences(client, 1) == [1201]
+
+
+async def test_who_comes_back_gets_what_she_was_added_to_meanwhile_from_its_beginning(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(5):
+            world.post("new")
+        world.join("new", "alice", first=3, joined=3)
+        back = await world.connect()
+        answer = await subscribe(back, "all", {"conversation:a": 0})
+        assert answer["conversation:new"] == {"sequence": 2, "first": 3, "recovered": True, "missed": 0}
+        assert await sequences(back, 3) == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("channels", "after"),
+    [
+        ("all", None),
+        ("all", {}),
+        (["conversation:new"], {"conversation:a": 0}),
+        (["conversation:new"], None),
+    ],
+)
+async def test_who_comes_for_the_first_time_or_names_a_channel_begins_at_its_end(
+    channels: object, after: dict[str, object] | None, autojump_clock: MockClock
+) -> None:
+    async with open_world() as world:
+        for _ in range(5):
+            world.post("new")
+        world.join("new", "alice", joined=3)
+        client = await world.connect()
+        answer = await subscribe(client, channels, after)
+        assert answer["conversation:new"] == {"sequence": 5, "first": 1, "recovered": True, "missed": 0}
+        assert await nothing_comes(client)
+
+
+async def test_a_membership_of_unknown_beginning_begins_at_the_end(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.post("b")
+        back = await world.connect()
+        answer = await subscribe(back, "all", {"conversation:a": 0})
+        assert answer["conversation:b"] == {"sequence": 1, "first": 1, "recovered": True, "missed": 0}
+
+
+async def test_too_much_since_the_joining_is_said_to_who_comes_back(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(1200):
+            world.post("new")
+        world.join("new", "alice", joined=3)
+        back = await world.connect()
+        answer = await subscribe(back, "all", {"conversation:a": 0})
+        assert answer["conversation:new"] == {"sequence": 1200, "first": 1, "recovered": False, "missed": 1198}
+
+
+async def test_all_with_positions_does_not_repeat_what_is_already_subscribed(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(5):
+            world.post("new")
+        world.join("new", "alice", joined=3)
+        client = await world.connect()
+        await subscribe(client, "all")
+        await subscribe(client, "all", {"conversation:a": 0})
+        assert await nothing_comes(client)
+
+
+@pytest.mark.parametrize(("after", "got"), [({"conversation:a": 0}, [2, 3]), (None, [3])])
+async def test_what_could_not_be_joined_at_once_begins_where_it_would_have_begun(
+    after: dict[str, object] | None, got: list[int], autojump_clock: MockClock
+) -> None:
+    async with open_world() as world:
+        world.post("new")
+        world.post("new")
+        world.join("new", "alice", joined=2)
+        world.logs.is_away = True
+        client = await world.connect()
+        answer = await subscribe(client, "all", after)
+        assert answer["conversation:new"]["error"]["code"] == "SERVICE_UNAVAILABLE"
+        world.logs.is_away = False
+        while (await client.next_event())["channel"] != "conversation:new":
+            pass
+        world.post("new")
+        shown = [event async for event in _events(client, len(got))]
+        assert [event["sequence"] for event in shown if event["event"] != "subscribed"] == got
+
+
 async def test_joining_later_waits_out_an_outage(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         client = await world.connect()

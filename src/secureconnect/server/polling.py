@@ -25,10 +25,12 @@ from secureconnect.ids import ConversationId, UserId, conversation_channel
 from secureconnect.observe import stage
 from secureconnect.server.admission import (
     EVERYTHING,
+    Admission,
     After,
     MembershipChanged,
     Places,
     SessionEnded,
+    Start,
     admit,
     everything,
     read_after,
@@ -116,7 +118,7 @@ class Polls:
         self._users.setdefault(me.user, {})[poll] = None
         try:
             stage.at("join")
-            await poll.join(self._access, names, after or {})
+            await poll.join(self._access, names, after)
             if after is not None:
                 stage.at("wait")
                 await poll.wait(wait_s)
@@ -161,16 +163,22 @@ class _Poll:
         self._collector = collector
         self._missed = 0
 
-    async def join(self, access: Access, names: Mapping[str, None], after: After) -> None:
-        """Take a place in each channel behind the client's position. Raises: as `Places.take` and `admit`."""
+    async def join(self, access: Access, names: Mapping[str, None], after: After | None) -> None:
+        """Take a place in each channel behind the client's position. Raises: as `Places.take` and `admit`.
+
+        Where it has none it begins at the channel's end; but who brings positions and asks for `all` begins with the joining,
+        for that was since the last poll.
+        """
+        given, known = after or {}, dict[str, Admission | None]()
         with self.places.taking():
-            allowed: dict[str, int | None] = {}
             if EVERYTHING in names:
-                allowed.update(await everything(access, self.me.user))
-            allowed.update((name, allowed.get(name)) for name in names if name != EVERYTHING)
-            for channel, known_first in allowed.items():
-                first = await admit(access, self.me.user, channel) if known_first is None else known_first
-                self._joined(channel, after.get(channel), await self.places.take(channel, after=after.get(channel), first=first))
+                known = await everything(access, self.me.user)
+            unknown = dict.fromkeys(known, Start.NOW if after is None else Start.JOINED)
+            for channel in {**known, **names}:
+                if channel != EVERYTHING:
+                    admission = known.get(channel) or await admit(access, self.me.user, channel)
+                    behind = admission.behind(given.get(channel, unknown.get(channel, Start.NOW)))
+                    self._joined(channel, behind, await self.places.take(channel, after=behind, first=admission.first))
 
     def _joined(self, channel: str, known: int | str | None, place: Place) -> None:
         if known is None or not place.recovered:

@@ -23,7 +23,7 @@ from secureconnect.features.auth.model import Identity
 from secureconnect.hub import Hub
 from secureconnect.ids import UserId, conversation_channel
 from secureconnect.ports import Clock, Ids, Transport
-from secureconnect.server.admission import MembershipChanged, SessionEnded, read_signal
+from secureconnect.server.admission import MembershipChanged, SessionEnded, Start, read_signal
 from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
@@ -246,7 +246,7 @@ class Gateway:
             if changed.change == "removed":
                 socket.withdraw(channel, "removed")
             elif changed.change == "added":
-                socket.follow(channel, None)
+                socket.follow(channel, Start.JOINED)
 
     # -- drain
 

@@ -20,6 +20,7 @@ from secureconnect.features.auth.model import Identity
 from secureconnect.hub import Hub
 from secureconnect.ids import ConnectionId, RequestId, user_channel
 from secureconnect.ports import Clock, Ids, Transport, rfc3339
+from secureconnect.server.admission import Beginning
 from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
@@ -89,7 +90,7 @@ class NativeSocket:
         self._room: trio.Event | None = None
         self._goodbye: str | None = None  # the word to close with when what is under way is answered
         self._held_until_s = math.inf
-        self._to_follow: dict[str, int | str | None] | None = None
+        self._to_follow: dict[str, Beginning] | None = None
 
     # -- from the connection
 
@@ -243,8 +244,8 @@ class NativeSocket:
         self.say(socket_answer(command.id, response))
         if context.after_answer is not None and self._goodbye is None and not self.connection.is_closing:
             context.after_answer()
-            for channel, after in subscriptions.take_late().items():
-                self.follow(channel, after)
+            for channel, beginning in subscriptions.take_late().items():
+                self.follow(channel, beginning)
 
     def say(self, payload: bytes) -> None:
         """Send this JSON as a text frame."""
@@ -276,15 +277,15 @@ class NativeSocket:
         if self._subscriptions is not None and self._subscriptions.withdraw(channel):
             self.say(event("unsubscribed", {"channel": channel, "reason": reason}, channel=channel))
 
-    def follow(self, channel: str, after: int | str | None) -> None:
-        """The user was added to a conversation: `all` includes it from here on, behind `after` (None: from now on)."""
+    def follow(self, channel: str, beginning: Beginning) -> None:
+        """The user was added to a conversation: `all` includes it from here on."""
         if self._subscriptions is None or not self._subscriptions.follows_all or self.connection.is_closing:
             return
         if self._to_follow is None:
-            self._to_follow = {channel: after}
+            self._to_follow = {channel: beginning}
             self._shared.begin(self.connection, self._follow)
         else:
-            self._to_follow.setdefault(channel, after)
+            self._to_follow.setdefault(channel, beginning)
 
     def end_session(self, reason: str) -> None:
         """The login session was ended: say so, show nothing more, and close, at once or when what is under way is answered.
@@ -306,9 +307,9 @@ class NativeSocket:
     async def _follow(self) -> None:
         tries = 0
         while self._to_follow and not self.connection.is_closing and self._subscriptions is not None:
-            channel, after = next(iter(self._to_follow.items()))
+            channel, beginning = next(iter(self._to_follow.items()))
             try:
-                said = await self._subscriptions.follow(channel, after)
+                said = await self._subscriptions.follow(channel, beginning)
             except Unavailable:
                 tries += 1
                 if tries < FOLLOW_TRIES:
