@@ -127,6 +127,76 @@ async def test_a_repeated_subscription_never_rewinds(autojump_clock: MockClock) 
         assert await nothing_comes(client)
 
 
+async def test_a_subscription_from_before_the_present_one_replays_what_lies_between(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(4):
+            world.post("a")
+        client = await world.connect()
+        await subscribe(client, ["conversation:a"])
+        answer = await subscribe(client, ["conversation:a"], {"conversation:a": 2})
+        assert answer["conversation:a"] == {"sequence": 4, "first": 1, "recovered": True, "missed": 2}
+        world.post("a")
+        assert await sequences(client, 3) == [3, 4, 5]
+        again = await subscribe(client, ["conversation:a"], {"conversation:a": 2})
+        assert again["conversation:a"] == {"sequence": 5, "first": 1, "recovered": True, "missed": 0}
+        assert await nothing_comes(client)
+
+
+async def test_a_subscription_that_cannot_be_resumed_says_so_and_what_comes_still_comes(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(1200):
+            world.post("a")
+        client = await world.connect()
+        await subscribe(client, "all")
+        old = await subscribe(client, ["conversation:a"], {"conversation:a": 3})
+        assert old["conversation:a"] == {"sequence": 1200, "first": 1, "recovered": False, "missed": 1197}
+        beyond = await subscribe(client, ["conversation:b"], {"conversation:b": 3})
+        assert beyond["conversation:b"] == {"sequence": 0, "first": 1, "recovered": False, "missed": 0, "reset": True}
+        elsewhere = await subscribe(client, ["user:alice"], {"user:alice": "elsewhere-3"})
+        assert elsewhere["user:alice"]["recovered"] is False
+        world.post("a")
+        world.post("b")
+        assert await sequences(client, 2) == [1201, 1]
+
+
+async def test_a_subscription_over_its_deadline_keeps_what_was_subscribed_before(autojump_clock: MockClock) -> None:
+    """Also where the channel had been placed anew already: it goes on from there."""
+    async with open_world() as world:
+        world.post("a")
+        position = (await subscribe(await world.connect(), "all"))["user:alice"]["position"]
+        world.hub.publish("user:alice", "notification.created", b'{"n":1}')
+        client = await world.connect()
+        await subscribe(client, ["conversation:a"])
+        world.logs.gate = trio.Event()
+        silent = [f"c{n}" for n in range(10)]  # each uses up a read's deadline
+        world.members.conversations |= {name: {"alice": 1} for name in silent}
+        channels = ["user:alice", *(f"conversation:{name}" for name in ("a", *silent))]
+        params = {"channels": channels, "after": {"conversation:a": 0, "user:alice": position}}
+        await client.say({"id": 99, "method": "subscribe", "params": params})
+        answer: Any = await client.answer(99)
+        assert answer["error"]["code"] == "REQUEST_TIMEOUT"
+        world.logs.gate = None
+        world.hub.publish("user:alice", "notification.created", b'{"n":2}')
+        world.post("a")
+        shown: list[dict[str, Any]] = [await client.next_event() for _ in range(4)]
+        assert [event["data"]["n"] for event in shown if event["channel"] == "user:alice"] == [1, 2]
+        assert [event["sequence"] for event in shown if event["channel"] == "conversation:a"] == [1, 2]
+
+
+async def test_who_is_removed_while_subscribing_again_is_told_so(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        client = await world.connect()
+        await subscribe(client, ["conversation:a"])
+        gate = world.logs.gate = trio.Event()
+        await client.say({"id": 7, "method": "subscribe", "params": {"channels": ["conversation:a", "conversation:b"]}})
+        await wait_all_tasks_blocked()
+        world.remove("a", "alice")
+        world.logs.gate = None
+        gate.set()
+        answer: Any = await client.answer(7)
+        assert answer["result"]["channels"]["conversation:a"]["error"]["code"] == "FORBIDDEN"
+
+
 async def test_a_member_sees_from_where_it_may(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         for _ in range(5):
@@ -484,6 +554,34 @@ async def test_ones_own_channel_is_resumed_where_the_client_says(autojump_clock:
         world.hub.publish("user:alice", "notification.created", b'{"n":3}')
         assert [(await back.next_event())["data"] for _ in range(3)] == [{"n": 1}, {"n": 2}, {"n": 3}]
         assert await nothing_comes(back)
+
+
+async def test_ones_own_channel_is_resumed_also_by_who_takes_her_time(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        first = await world.connect()
+        position = (await subscribe(first, ["user:alice"]))["user:alice"]["position"]
+        await first.close()
+        world.hub.publish("user:alice", "notification.created", b'{"n":1}')
+        back = await world.connect()
+        await trio.sleep(HOLD_S * 3)
+        await back.call("echo")
+        answer = await subscribe(back, ["conversation:a"], {"user:alice": position})
+        assert answer["user:alice"]["recovered"] is True
+        world.hub.publish("user:alice", "notification.created", b'{"n":2}')
+        assert [(await back.next_event())["data"] for _ in range(2)] == [{"n": 1}, {"n": 2}]
+        assert await nothing_comes(back)
+
+
+async def test_an_event_held_back_until_the_first_subscription_lies_behind_the_place_that_is_said(
+    autojump_clock: MockClock,
+) -> None:
+    """A client without a position begins there, and would take what lies before it for seen."""
+    async with open_world() as world:
+        client = await world.connect()
+        before = world.hub.publish("user:alice", "notification.created", b"{}")
+        answer = await subscribe(client, "all")
+        assert answer["user:alice"]["position"] != before
+        assert (await client.next_event())["position"] == before
 
 
 async def test_a_command_that_is_no_subscription_lets_ones_own_channel_begin(autojump_clock: MockClock) -> None:

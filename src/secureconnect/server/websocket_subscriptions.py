@@ -6,7 +6,8 @@ stands in front of the first replayed event.
 
 One's own `user:` channel is always subscribed, but a client that comes back brings its position there only with its first
 `subscribe`. So the place is taken at authentication and nothing is lost from then on, while events of it are held until the first
-command, or `HOLD_S`: enough for the client to say where it was.
+command, or `HOLD_S`: enough for the client to say where it was and get everything once. Who says it later gets what lies between
+replayed, and may see again what came since.
 """
 
 from __future__ import annotations
@@ -71,10 +72,6 @@ class Subscriptions:
             self._is_held = False
             self._places.peer.start((user_channel(self._user),))
 
-    @property
-    def is_held(self) -> bool:
-        return self._is_held
-
     def start(self, channels: Mapping[str, object]) -> None:
         """Replay what is missed, then go on live."""
         self._places.peer.start(tuple(channels))
@@ -96,43 +93,38 @@ class Subscriptions:
         `after`: None when the client comes for the first time. Else it has been here before, and what `all` brings in without a
         position of it was joined meanwhile: there it begins with the joining. What is named begins with what comes next.
 
-        Raises: Unavailable when `all` cannot be known. Cancellation and errors: the places taken here are given up again.
+        A channel that is subscribed already stays where it is if nothing behind `after` is missing here, else it begins anew
+        there (`Peer.prepare`). One's own channel need not be named for that: a position of it is enough.
+
+        Raises: Unavailable when `all` cannot be known. Cancellation and errors: what was not subscribed before is not then.
         """
         was_held, self._is_held = self._is_held, False  # the end of this command decides when one's own channel starts
-        own = user_channel(self._user)
-        known, fresh = dict.fromkeys(self._places.peer.channels()), dict[str, None]()
-        was_following, given = self.follows_all, after or {}
+        known, taken = dict.fromkeys(self._places.peer.channels()), dict[str, None]()
+        was_following = self.follows_all
         try:
             with self._places.taking():
                 answers: dict[str, Shown] = {}
-                if was_held and own in given:
-                    answers[own] = await self._resume_own(given[own])
                 for count, (channel, wanted) in enumerate((await self._wanted(names, after)).items(), 1):
-                    if channel not in answers:
-                        answers[channel] = await self._take(channel, wanted, known, fresh)
+                    answers[channel] = await self._take(channel, wanted, known, taken)
                     if count % BREATH == 0:
                         await trio.lowlevel.checkpoint()
-                for channel in [name for name in fresh if self._places.is_withdrawn(name)]:
-                    del fresh[channel]
+                for channel in [name for name in answers if self._places.is_withdrawn(name)]:
+                    taken.pop(channel, None)
                     answers[channel] = _refused(Forbidden("You are not a member of this conversation"))
         except BaseException:
-            self.follows_all, self._is_held = was_following, was_held
-            self._places.peer.start((own,) if was_held else ())
-            for channel in fresh:
-                self._places.peer.leave(channel)
+            self.follows_all = was_following
+            for channel in taken:
+                if channel not in known:
+                    self._places.peer.leave(channel)
+            self.start(known)  # also those that were placed anew: they go on from there, and nothing is lost
             raise
-        return answers, fresh | ({own: None} if was_held else {})
+        return answers, taken | ({user_channel(self._user): None} if was_held else {})
 
-    async def _resume_own(self, after: int | str) -> Shown:
-        """Nothing of one's own channel was sent yet, so its place can begin where the client says."""
-        own = user_channel(self._user)
-        self._places.peer.leave(own)
-        return _placed(await self._places.take(own, after=after, first=1))
-
-    async def _take(self, channel: str, wanted: _Wanted, known: Mapping[str, None], fresh: dict[str, None]) -> Shown:
-        """The answer for one channel; what was taken here joins `fresh`."""
+    async def _take(self, channel: str, wanted: _Wanted, known: Mapping[str, None], taken: dict[str, None]) -> Shown:
+        """The answer for one channel; where there is a place now, it joins `taken`."""
         beginning = Start.NOW if channel in known and wanted.beginning is Start.JOINED else wanted.beginning
-        if channel not in known and len(known) + len(fresh) >= self._channels_max:
+        members = self._places.peer.members
+        if channel not in members and len(members) >= self._channels_max:
             return _refused(TooLarge(f"A socket listens to at most {self._channels_max} channels"))
         try:
             admission = wanted.admission or await admit(self._access, self._user, channel)
@@ -141,8 +133,7 @@ class Subscriptions:
             if isinstance(error, Unavailable) and self.follows_all:
                 self._late = {**(self._late or {}), channel: beginning}
             return _refused(error)
-        if channel not in known:
-            fresh[channel] = None
+        taken[channel] = None
         return shown
 
     async def _place(self, channel: str, beginning: Beginning, admission: Admission) -> Shown:
@@ -163,16 +154,17 @@ class Subscriptions:
 
         Raises: as `admit`.
         """
-        if not self.follows_all or channel in self._places.peer.channels():
-            return None
         with self._places.taking():
-            shown = await self._place(channel, beginning, await admit(self._access, self._user, channel))
+            admission = await admit(self._access, self._user, channel)
+            if not self.follows_all or channel in self._places.peer.members:
+                return None
+            shown = await self._place(channel, beginning, admission)
         return event("subscribed", {"channel": channel, **shown}, channel=channel)
 
     async def _wanted(self, names: Mapping[str, object], after: After | None) -> dict[str, _Wanted]:
         """Each channel with where it begins."""
-        wanted: dict[str, _Wanted] = {}
-        given = after or {}
+        given, own = after or {}, user_channel(self._user)
+        wanted: dict[str, _Wanted] = {own: _Wanted(given[own], Admission(1))} if own in given else {}
         if EVERYTHING in names:
             self.follows_all = True  # before the question: who is added during it is caught by one of the two
             unknown = Start.NOW if after is None else Start.JOINED
