@@ -181,13 +181,14 @@ class World:
             self.members.joined[conversation, user] = joined
         self._membership(conversation, user, "added")
 
-    def remove(self, conversation: str, user: str) -> None:
+    def remove(self, conversation: str, user: str, reason: str | None = None) -> None:
+        """`reason`: None as nodes of the first release say it, without one."""
         del self.members.conversations[conversation][user]
-        self._membership(conversation, user, "removed")
+        self._membership(conversation, user, "removed", {} if reason is None else {"reason": reason})
 
-    def _membership(self, conversation: str, user: str, change: str) -> None:
+    def _membership(self, conversation: str, user: str, change: str, more: Mapping[str, str] = {}) -> None:
         self.access.forget(ConversationId(conversation))
-        data = {"conversation_id": conversation, "user_id": user, "change": change}
+        data = {"conversation_id": conversation, "user_id": user, "change": change, **more}
         self.hub.signal("membership", msgspec.json.encode(data))
 
     def end_session(self, user: str, device: str = "main", reason: str = "logout") -> None:

@@ -398,6 +398,15 @@ async def test_a_removed_member_is_cut_off_at_once_and_told_and_the_socket_stays
         assert (await subscribe(removed, ["conversation:a"]))["conversation:a"]["error"]["code"] == "FORBIDDEN"
 
 
+@pytest.mark.parametrize("reason", ["left", "removed", "deleted"])
+async def test_the_event_says_why_one_is_no_member_any_more(reason: str, autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        client = await world.connect()
+        await subscribe(client, "all")
+        world.remove("a", "alice", reason)
+        assert (await client.next_event())["data"] == {"channel": "conversation:a", "reason": reason}
+
+
 async def test_who_is_removed_while_subscribing_does_not_get_in(autojump_clock: MockClock) -> None:
     """Between "she is a member" and the place in the hub lies a wait; the signal may fall into it."""
     async with open_world() as world:

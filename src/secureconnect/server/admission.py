@@ -150,11 +150,12 @@ class SessionEnded(msgspec.Struct):
 
 
 class MembershipChanged(msgspec.Struct):
-    """The signal `membership`. `change`: added, removed, changed."""
+    """The signal `membership`. `change`: added, removed, changed. `reason`, of `removed`: left, removed, deleted."""
 
     conversation_id: ConversationId
     user_id: UserId
     change: str
+    reason: str = "removed"
 
 
 def read_signal(data: bytes, kind: type[T]) -> T | None:

@@ -244,7 +244,7 @@ class Gateway:
         channel = conversation_channel(changed.conversation_id)
         for socket in list(self._users.get(changed.user_id, ())):
             if changed.change == "removed":
-                socket.withdraw(channel, "removed")
+                socket.withdraw(channel, changed.reason)
             elif changed.change == "added":
                 socket.follow(channel, Start.JOINED)
 
