@@ -10,6 +10,7 @@ import trio
 from tests.server.socket_kit import World, open_world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from secureconnect.hub import Page, SourceAway
 from secureconnect.server.websocket import GatewayLimits
 from secureconnect.server.websocket_subscriptions import HOLD_S
 from secureconnect.testing.socket_client import SocketClient
@@ -378,6 +379,39 @@ async def test_joining_later_waits_out_an_outage(autojump_clock: MockClock) -> N
         await trio.sleep(5)
         world.members.is_down = False
         assert (await client.next_event())["event"] == "subscribed"
+
+
+async def test_joining_later_waits_out_also_a_long_outage(autojump_clock: MockClock) -> None:
+    """`all` was promised: a socket that gave up would never say so."""
+    async with open_world(GatewayLimits(idle_s=1000)) as world:
+        client = await world.connect()
+        await subscribe(client, "all")
+        world.members.is_down = True
+        world.join("new", "alice")
+        await trio.sleep(100)
+        world.members.is_down = False
+        assert (await client.next_event())["event"] == "subscribed"
+
+
+async def test_a_log_that_is_away_does_not_keep_other_conversations_from_being_joined(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world() as world:
+        read = world.logs.read
+
+        async def one_is_away(channel: str, after: int, limit: int) -> Page:
+            if channel == "conversation:away":
+                raise SourceAway("away")
+            return await read(channel, after, limit)
+
+        monkeypatch.setattr(world.logs, "read", one_is_away)
+        client = await world.connect()
+        await subscribe(client, "all")
+        began_s = trio.current_time()
+        world.join("away", "alice")
+        world.join("new", "alice")
+        assert (await client.next_event())["channel"] == "conversation:new"
+        assert trio.current_time() - began_s < 10, "with the next try, not after the last one"
 
 
 async def test_a_removed_member_is_cut_off_at_once_and_told_and_the_socket_stays(autojump_clock: MockClock) -> None:

@@ -131,7 +131,7 @@ class Polls:
         if poll.is_revoked:
             raise NotAuthenticated("The login session was ended", code="TOKEN_REVOKED")
         if poll.is_expired and not collector.payloads:
-            raise NotAuthenticated("The token's life ended while the poll waited", code="TOKEN_EXPIRED")
+            raise NotAuthenticated("Token expired", code="TOKEN_EXPIRED")
         return _result(collector.payloads, {**poll.positions, **collector.positions})
 
     def _forget(self, user: UserId, poll: _Poll) -> None:

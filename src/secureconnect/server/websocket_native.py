@@ -41,9 +41,9 @@ from secureconnect.server.websocket_frames import POLICY, TEXT, TRY_LATER, serve
 from secureconnect.server.websocket_subscriptions import HOLD_S, SocketContext, Subscriptions
 from secureconnect.server.wire import Response, encode, socket_answer
 
-FOLLOW_RETRY_S = 2.0
-"""Between tries to join a conversation that the user was added to, while access cannot be asked."""
-FOLLOW_TRIES = 30
+FOLLOW_RETRY_S = (2.0, 10.0)
+"""Between tries to join a conversation that the user was added to, while access or its log cannot be asked: first, longest. There
+is no last try: the socket was promised all."""
 _CLOSE_WORDS = {"TOKEN_EXPIRED": "token_expired", "TOKEN_REVOKED": "token_revoked"}
 ENDED_WORDS = {"banned": "banned"}
 """Reasons of `session.ended` that have a close word of their own."""
@@ -305,17 +305,17 @@ class NativeSocket:
             self.connection.close(POLICY, self._goodbye)
 
     async def _follow(self) -> None:
-        tries = 0
+        pause_s, pause_max_s = FOLLOW_RETRY_S
         while self._to_follow and not self.connection.is_closing and self._subscriptions is not None:
             channel, beginning = next(iter(self._to_follow.items()))
             try:
                 said = await self._subscriptions.follow(channel, beginning)
             except Unavailable:
-                tries += 1
-                if tries < FOLLOW_TRIES:
-                    await trio.sleep(FOLLOW_RETRY_S)
-                    continue
-                said = None
+                if self._to_follow.pop(channel, None) is not None:
+                    self._to_follow[channel] = beginning  # the others first
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 1.5, pause_max_s)
+                continue
             except SecureConnectError:
                 said = None  # removed again meanwhile
             self._to_follow.pop(channel, None)

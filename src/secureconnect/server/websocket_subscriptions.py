@@ -155,9 +155,9 @@ class Subscriptions:
         Raises: as `admit`.
         """
         with self._places.taking():
-            admission = await admit(self._access, self._user, channel)
-            if not self.follows_all or channel in self._places.peer.members:
-                return None
+            admission = await admit(self._access, self._user, channel) if self.follows_all else None
+            if admission is None or not self.follows_all or channel in self._places.peer.members:
+                return None  # asked again behind the wait: a command may have come between
             shown = await self._place(channel, beginning, admission)
         return event("subscribed", {"channel": channel, **shown}, channel=channel)
 
