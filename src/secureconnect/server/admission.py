@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
@@ -47,8 +46,7 @@ Beginning: TypeAlias = int | str | Start
 """What a place begins behind: the client's position, or what is said instead of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """Permission to listen. `first`: the lowest sequence that may be read. `joined`: that with which the membership began."""
 
     first: int

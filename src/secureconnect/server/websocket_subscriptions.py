@@ -176,8 +176,7 @@ class Subscriptions:
         return wanted
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(msgspec.Struct, frozen=True):
     """`admission`: None where it is still to be asked."""
 
     beginning: Beginning
