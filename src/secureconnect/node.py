@@ -153,7 +153,7 @@ class Node:
 
     def _make_faces(self) -> None:
         settings, clock, ids = self.settings, self._ports.clock, self._ports.ids
-        self.polls = polling.Polls(self.hub, self.access, polls_max=settings.sockets_max)
+        self.polls = polling.Polls(self.hub, self.access, clock, polls_max=settings.sockets_max)
         self.endpoints: Sequence[Endpoint] = (
             *auth_routes.endpoints(self.auth),
             *conversation_routes.endpoints(self.conversations),

@@ -23,7 +23,7 @@ from secureconnect.features.auth.model import Identity
 from secureconnect.hub import Hub
 from secureconnect.ids import UserId, conversation_channel
 from secureconnect.ports import Clock, Ids, Transport
-from secureconnect.server.admission import MembershipChanged, SessionEnded, read_signal
+from secureconnect.server.admission import MembershipChanged, SessionEnded, Start, read_signal
 from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
@@ -244,9 +244,9 @@ class Gateway:
         channel = conversation_channel(changed.conversation_id)
         for socket in list(self._users.get(changed.user_id, ())):
             if changed.change == "removed":
-                socket.withdraw(channel, "removed")
+                socket.withdraw(channel, changed.reason)
             elif changed.change == "added":
-                socket.follow(channel, None)
+                socket.follow(channel, Start.JOINED)
 
     # -- drain
 

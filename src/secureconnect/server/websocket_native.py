@@ -20,6 +20,7 @@ from secureconnect.features.auth.model import Identity
 from secureconnect.hub import Hub
 from secureconnect.ids import ConnectionId, RequestId, user_channel
 from secureconnect.ports import Clock, Ids, Transport, rfc3339
+from secureconnect.server.admission import Beginning
 from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
@@ -40,9 +41,9 @@ from secureconnect.server.websocket_frames import POLICY, TEXT, TRY_LATER, serve
 from secureconnect.server.websocket_subscriptions import HOLD_S, SocketContext, Subscriptions
 from secureconnect.server.wire import Response, encode, socket_answer
 
-FOLLOW_RETRY_S = 2.0
-"""Between tries to join a conversation that the user was added to, while access cannot be asked."""
-FOLLOW_TRIES = 30
+FOLLOW_RETRY_S = (2.0, 10.0)
+"""Between tries to join a conversation that the user was added to, while access or its log cannot be asked: first, longest. There
+is no last try: the socket was promised all."""
 _CLOSE_WORDS = {"TOKEN_EXPIRED": "token_expired", "TOKEN_REVOKED": "token_revoked"}
 ENDED_WORDS = {"banned": "banned"}
 """Reasons of `session.ended` that have a close word of their own."""
@@ -92,7 +93,7 @@ class NativeSocket:
         self._room: trio.Event | None = None
         self._goodbye: str | None = None  # the word to close with when what is under way is answered
         self._held_until_s = math.inf
-        self._to_follow: dict[str, int | str | None] | None = None
+        self._to_follow: dict[str, Beginning] | None = None
 
     # -- from the connection
 
@@ -269,8 +270,8 @@ class NativeSocket:
         answer(socket_answer(command.id, response))
         if context.after_answer is not None and self._goodbye is None and not self.connection.is_closing:
             context.after_answer()
-            for channel, after in subscriptions.take_late().items():
-                self.follow(channel, after)
+            for channel, beginning in subscriptions.take_late().items():
+                self.follow(channel, beginning)
 
     def say(self, payload: bytes) -> None:
         """Send this JSON as a text frame."""
@@ -302,15 +303,15 @@ class NativeSocket:
         if self._subscriptions is not None and self._subscriptions.withdraw(channel):
             self.say(event("unsubscribed", {"channel": channel, "reason": reason}, channel=channel))
 
-    def follow(self, channel: str, after: int | str | None) -> None:
-        """The user was added to a conversation: `all` includes it from here on, behind `after` (None: from now on)."""
+    def follow(self, channel: str, beginning: Beginning) -> None:
+        """The user was added to a conversation: `all` includes it from here on."""
         if self._subscriptions is None or not self._subscriptions.follows_all or self.connection.is_closing:
             return
         if self._to_follow is None:
-            self._to_follow = {channel: after}
+            self._to_follow = {channel: beginning}
             self._shared.begin(self.connection, self._follow)
         else:
-            self._to_follow.setdefault(channel, after)
+            self._to_follow.setdefault(channel, beginning)
 
     def end_session(self, reason: str) -> None:
         """The login session was ended: say so, show nothing more, and close, at once or when what is under way is answered.
@@ -330,17 +331,17 @@ class NativeSocket:
             self.connection.close(POLICY, self._goodbye)
 
     async def _follow(self) -> None:
-        tries = 0
+        pause_s, pause_max_s = FOLLOW_RETRY_S
         while self._to_follow and not self.connection.is_closing and self._subscriptions is not None:
-            channel, after = next(iter(self._to_follow.items()))
+            channel, beginning = next(iter(self._to_follow.items()))
             try:
-                said = await self._subscriptions.follow(channel, after)
+                said = await self._subscriptions.follow(channel, beginning)
             except Unavailable:
-                tries += 1
-                if tries < FOLLOW_TRIES:
-                    await trio.sleep(FOLLOW_RETRY_S)
-                    continue
-                said = None
+                if self._to_follow.pop(channel, None) is not None:
+                    self._to_follow[channel] = beginning  # the others first
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 1.5, pause_max_s)
+                continue
             except SecureConnectError:
                 said = None  # removed again meanwhile
             self._to_follow.pop(channel, None)
