@@ -16,6 +16,7 @@ import trio
 from secureconnect import __version__
 from secureconnect.backends.appends import Deadlines, run_announcements, run_appends
 from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.deadlines import within_deadline
 from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
 from secureconnect.errors import SecureConnectError
@@ -89,6 +90,7 @@ class Node:
         process: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         """`epoch` grows with every start of a node of this name. `process` shows the process for health."""
+        bundle = within_deadline(bundle, settings.store_deadline_s)
         self.name, self.settings, self._bundle, self._ports = name, settings, bundle, ports
         self.server: Server | None = None
         self.metrics = Metrics()

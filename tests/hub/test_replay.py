@@ -209,6 +209,24 @@ async def test_behind_a_reset_only_what_lies_there_was_delivered(hub: Hub, sourc
     assert sink.numbers(ROOM) == [6, 4, 5, 6]
 
 
+async def test_who_leaves_and_comes_back_during_a_read_that_fails_is_brought_up(hub: Hub, source: MemorySource) -> None:
+    source.append(ROOM, b"1")
+    sink = RecordingSink()
+    peer = hub.connect(sink)
+    await peer.prepare(ROOM, after=0)
+    source.is_away, source.delay_s = True, 1.0
+    peer.start([ROOM])
+    await trio.sleep(0.5)
+    peer.leave(ROOM)
+    await peer.prepare(ROOM, after=0)
+    peer.start([ROOM])
+    await trio.sleep(1)
+    source.is_away, source.delay_s = False, 0.1
+    await trio.sleep(10)
+    assert sink.numbers(ROOM) == [1]
+    assert source.calls["read"] < 10, "and nobody reads for who has left"
+
+
 async def test_a_source_that_hangs_is_given_up_after_its_deadline_and_asked_again(hub: Hub, source: MemorySource) -> None:
     sink = RecordingSink()
     peer = hub.connect(sink)

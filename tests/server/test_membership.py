@@ -39,7 +39,7 @@ async def test_a_removal_whose_request_ran_out_of_time_unsubscribes_the_open_soc
         port=0,
         shutdown_grace_s=0,
         request_deadline_s=0.5,
-        store_deadline_s=0.2,
+        store_deadline_s=5,
         store_attempt_deadline_s=0.2,
     )
     ports = Ports(SystemClock(), SystemRng(), SystemIds(), ThreadBlocking())

@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from secureconnect.hub import Page, SourceAway
 from secureconnect.server.websocket import GatewayLimits
 from secureconnect.server.websocket_subscriptions import HOLD_S
-from secureconnect.testing.socket_client import SocketClient
+from secureconnect.testing.socket_client import Ended, SocketClient
 
 
 async def subscribe(client: SocketClient, channels: object, after: Mapping[str, object] | None = None) -> dict[str, Any]:
@@ -506,6 +506,29 @@ async def test_a_subscription_that_ends_with_its_session_brings_nothing(autojump
         assert (await client.end()).reason == "token_revoked"
         assert [event["event"] for event in client.events] == ["session.ended"]
         assert world.hub.ledger.delivered == 0
+
+
+async def _events_until_the_end(client: SocketClient) -> list[object]:
+    """The names of what still comes, and the reason of the end."""
+    seen: list[object] = []
+    try:
+        while True:
+            seen.append((await client.message()).get("event"))
+    except Ended as ended:
+        return [*seen, ended.reason]
+
+
+async def test_what_all_still_has_to_follow_is_not_joined_after_the_session(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.post("a")
+        world.logs.is_away = True
+        client = await world.connect()
+        assert "error" in (await subscribe(client, "all", {"conversation:a": 0}))["conversation:a"]
+        await client.say({"id": 6, "method": "wait.aside", "params": {"text": "holds the socket open"}})
+        await wait_all_tasks_blocked()
+        world.end_session("alice")
+        world.logs.is_away = False
+        assert await _events_until_the_end(client) == ["session.ended", "token_revoked"]
 
 
 async def test_unsubscribing_ends_the_events_but_not_those_of_ones_own_channel(autojump_clock: MockClock) -> None:

@@ -305,7 +305,7 @@ class NativeSocket:
 
     def follow(self, channel: str, beginning: Beginning) -> None:
         """The user was added to a conversation: `all` includes it from here on."""
-        if self._subscriptions is None or not self._subscriptions.follows_all or self.connection.is_closing:
+        if self._subscriptions is None or not self._subscriptions.follows_all or self._is_ending:
             return
         if self._to_follow is None:
             self._to_follow = {channel: beginning}
@@ -326,13 +326,18 @@ class NativeSocket:
         self.connection.end_at(trio.current_time() + self._shared.limits.close_s, self._goodbye)
         self._end_if_told()
 
+    @property
+    def _is_ending(self) -> bool:
+        """Whether nothing more may be shown: the login session has ended, or the socket closes."""
+        return self._goodbye is not None or self.connection.is_closing
+
     def _end_if_told(self) -> None:
         if self._goodbye is not None and not self._session.is_busy:
             self.connection.close(POLICY, self._goodbye)
 
     async def _follow(self) -> None:
         pause_s, pause_max_s = FOLLOW_RETRY_S
-        while self._to_follow and not self.connection.is_closing and self._subscriptions is not None:
+        while self._to_follow and not self._is_ending and self._subscriptions is not None:
             channel, beginning = next(iter(self._to_follow.items()))
             try:
                 said = await self._subscriptions.follow(channel, beginning)
@@ -345,7 +350,7 @@ class NativeSocket:
             except SecureConnectError:
                 said = None  # removed again meanwhile
             self._to_follow.pop(channel, None)
-            if said is not None and not self.connection.is_closing:
+            if said is not None and not self._is_ending:
                 self.say(said)
                 self._subscriptions.start({channel: None})
         self._to_follow = None
