@@ -240,7 +240,9 @@ class NativeSocket:
             subscriptions=subscriptions,
         )
         response = await office.dispatcher.call(command.endpoint, command.params, context)
-        self.say(socket_answer(command.id, response))
+        answer = server_frame(TEXT, socket_answer(command.id, response))
+        if not self.connection.answer(answer):
+            await self.connection.wait_answer(answer)
         if context.after_answer is not None and self._goodbye is None and not self.connection.is_closing:
             context.after_answer()
             for channel, after in subscriptions.take_late().items():
