@@ -89,7 +89,7 @@ class Node:
         password_cost: Cost = Cost(),  # noqa: B008  # frozen
         process: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
-        """`epoch` grows with every start of a node of this name. `process` shows the process for health."""
+        """`epoch` grows with every start of a node of this name. `process` shows the process for health, but for its sockets."""
         bundle = within_deadline(bundle, settings.store_deadline_s)
         self.name, self.settings, self._bundle, self._ports = name, settings, bundle, ports
         self.server: Server | None = None
@@ -114,7 +114,7 @@ class Node:
             {"sql": self.sql},
             self._queues,
             self._ledger,
-            process,
+            lambda: {**process(), "sockets": self.gateway.sockets},
             self.metrics.render,
         )
         self.dispatcher = Dispatcher(request_deadline_s=settings.request_deadline_s, observe=self._answered)

@@ -133,11 +133,16 @@ class Replays:
         return True
 
     async def _wait_room(self, member: Member, item: Item, deadline: float) -> bool:
-        """False: there was none in time, and the connection was ended."""
+        """False: there was none in time, though nothing moved, and the connection was ended."""
         peer = member.peer
-        with anyio.CancelScope(deadline=deadline) as scope:
-            await peer.sink.wait_room([item.frame])
-            await checkpoint()
+        is_late = True
+        while is_late:
+            left_bytes = getattr(peer.sink, "left_bytes", 0)
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await peer.sink.wait_room([item.frame])
+                await checkpoint()
+            is_late = scope.cancelled_caught and getattr(peer.sink, "left_bytes", 0) != left_bytes
+            deadline = anyio.current_time() + self.limits.replay_wait_s
         if scope.cancelled_caught and member.state is State.BEHIND:
             self.ledger.hung_up += 1
             peer.sink.hang_up("slow_consumer")

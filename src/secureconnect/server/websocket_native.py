@@ -8,7 +8,7 @@ hub's place in one's own channel, which stands between a good token and `hello`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -71,9 +71,9 @@ class NativeSocket:
     """One client's conversation with the server. A `Receiver`."""
 
     __slots__ = (
-        "_address", "_answered", "_begun", "_early", "_goodbye", "_held_until_s",
+        "_address", "_answered", "_begun", "_goodbye", "_held_until_s",
         "_office", "_opening", "_room", "_session", "_shared", "_subscriptions",
-        "_to_follow", "connection", "id", "identity",
+        "_to_follow", "_turns", "connection", "id", "identity",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, office: Office, shared: Shared, *, address: str) -> None:
@@ -89,7 +89,7 @@ class NativeSocket:
         self._subscriptions: Subscriptions | None = None
         self._opening: CommandId | None = None
         self._begun = self._answered = 0  # commands in turn, counted as they begin and as their answers leave
-        self._early: dict[int, bytes] | None = None  # answers that wait for one before them, by that count
+        self._turns: dict[int, trio.Event] | None = None  # who waits for an answer before theirs, by that count
         self._room: trio.Event | None = None
         self._goodbye: str | None = None  # the word to close with when what is under way is answered
         self._held_until_s = math.inf
@@ -123,6 +123,8 @@ class NativeSocket:
     def ended(self) -> None:
         self._session.close()
         self._wake_reader()
+        for turn in (self._turns or {}).values():
+            turn.set()
 
     # -- authentication
 
@@ -226,26 +228,33 @@ class NativeSocket:
             self._wake_reader()
         self._end_if_told()
 
-    def _answer_in_turn(self, number: int, payload: bytes) -> None:
+    async def _answer_in_turn(self, number: int, payload: bytes) -> None:
         """Answers leave in the order of the commands, however those that overlap end."""
-        if number > self._answered + 1:
-            self._early = self._early or {}
-            self._early[number] = payload
-            return
-        following: bytes | None = payload
-        while following is not None:
-            self.say(following)
-            self._answered += 1
-            following = self._early.pop(self._answered + 1, None) if self._early else None
+        if number > self._answered + 1 and not self.connection.is_closing:
+            self._turns = self._turns or {}
+            self._turns[number] = turn = trio.Event()
+            await turn.wait()
+        await self._answer(payload)
+        self._answered = number
+        if self._turns and (following := self._turns.pop(number + 1, None)) is not None:
+            following.set()
+
+    async def _answer(self, payload: bytes) -> None:
+        """Returns when it has left, stands in line, or has nobody to go to."""
+        frame = server_frame(TEXT, payload)
+        if not self.connection.answer(frame):
+            await self.connection.wait_answer(frame)
 
     async def _work_aside(self, command: Command | None) -> None:
         while command is not None:
-            await self._serve(command, self.say, None)
+            await self._serve(command, self._answer, None)
             command = self._session.next_aside()
             self._wake_reader()
         self._end_if_told()
 
-    async def _serve(self, command: Command, answer: Callable[[bytes], None], placed: Callable[[], None] | None) -> None:
+    async def _serve(
+        self, command: Command, answer: Callable[[bytes], Awaitable[None]], placed: Callable[[], None] | None
+    ) -> None:
         """One command to its answer. Cancellation: it may have been done, and is not answered."""
         office, identity, subscriptions = self._office, self.identity, self._subscriptions
         assert identity is not None
@@ -253,7 +262,7 @@ class NativeSocket:
         try:
             office.check(identity)
         except NotAuthenticated as error:
-            answer(refusal(command.id, error))
+            await answer(refusal(command.id, error))
             self.connection.close(POLICY, close_word(error))
             return
         if command.endpoint.name != "subscribe":
@@ -267,7 +276,7 @@ class NativeSocket:
             placed=placed,
         )
         response = await office.dispatcher.call(command.endpoint, command.params, context)
-        answer(socket_answer(command.id, response))
+        await answer(socket_answer(command.id, response))
         if context.after_answer is not None and self._goodbye is None and not self.connection.is_closing:
             context.after_answer()
             for channel, beginning in subscriptions.take_late().items():
