@@ -64,7 +64,7 @@ class Connection:
 
     __slots__ = (
         "_deadline_s", "_deadline_word", "_frames", "_has_closed", "_heard_s", "_is_last", "_outbox", "_pinged_s",
-        "_read_ahead", "_receiver", "_shared", "_transport", "is_closing", "peer", "send_now", "tick",
+        "_read_ahead", "_receiver", "_shared", "_transport", "ended_by", "is_closing", "peer", "send_now", "tick",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, shared: Shared, receiver: Receiver) -> None:
@@ -80,6 +80,8 @@ class Connection:
         self._read_ahead = b""
         self._is_last = False  # our direction ends when the outbox is empty
         self.is_closing = False
+        self.ended_by = ""
+        """The reason, once it is closing."""
         self.peer: Peer | None = None
         self.send_now = transport.send_now
         self.tick = 0
@@ -386,5 +388,6 @@ class Connection:
             self._transport.send_eof()
 
     def _count(self, word: str) -> None:
+        self.ended_by = word
         closed = self._shared.counters.closed
         closed[word] = closed.get(word, 0) + 1
