@@ -77,11 +77,23 @@ async def test_a_stalled_reader_is_let_go_at_the_write_deadline(autojump_clock: 
         for _ in range(10):
             world.post("a", {"text": "x" * 1000})
         await trio.sleep(9.9)
-        assert world.gateway.sockets == 1
+        assert closed(world) == {}
         await trio.sleep(0.2)
+        assert closed(world) == {"stalled": 1}
+        await trio.sleep(2)
         assert world.gateway.sockets == 0
         assert (await client.end()).code == 1006
-        assert trio.current_time() - began_s < 11
+        assert trio.current_time() - began_s < 13
+
+
+async def test_a_stalled_reader_that_comes_back_in_the_last_moment_is_told_to_resume(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await listen(client := await world.connect(window_bytes=4000))
+        for _ in range(10):
+            world.post("a", {"text": "x" * 1000})
+        await trio.sleep(11)
+        ended = await client.end()
+        assert (ended.code, ended.reason) == (1013, "slow_consumer")
 
 
 async def test_a_reader_of_a_few_bytes_a_second_gets_everything_in_order(autojump_clock: MockClock) -> None:

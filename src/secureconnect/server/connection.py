@@ -3,10 +3,10 @@
 Writing. After the handshake every byte goes through `_write`, in the order of the calls: at once when the kernel takes it, else
 into the outbox, which one task empties and which exists only while something waits. So the hub's pump, answers, pongs and close
 frames cannot tear one another, and an idle socket costs no buffer and no task. A socket that takes nothing for `write_deadline_s`
-is torn down: half a frame may be in the kernel, so there is no polite end. What waits is bounded (websocket_backlog.py says how):
-answers wait for room in their command's task, events are replayed later, and the reader pauses before its replies could overflow.
-Should a notice of ours find no room all the same, the socket ends with 1013: its client comes back and resumes, so what has not
-begun to leave is dropped to let the close frame through.
+has 1013 next in its line, behind the frame that has begun to leave, and `close_s` to take it; then it is torn down. What waits is
+bounded (websocket_backlog.py says how): answers wait for room in their command's task, events are replayed later, and the reader
+pauses before its replies could overflow. Should a notice of ours find no room all the same, the socket ends with 1013 too: its
+client comes back and resumes, so what has not begun to leave is dropped to let the close frame through.
 
 Closing (RFC 6455 §7). Whoever begins, both close frames cross, then our direction ends, then we read to the peer's end: closing
 over unread bytes would be a reset and destroy the close frame on its way. All of it within `close_s`, or it is aborted.
@@ -268,9 +268,10 @@ class Connection:
                 except OSError as error:
                     self.broken(error)
                     return
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and self.is_closing:
                 self.abort("stalled")
-                return
+            elif scope.cancelled_caught:
+                self.close(TRY_LATER, "slow_consumer", cause="stalled", is_next=True)
 
     def _flush(self) -> None:
         """Write what the kernel takes now. Raises: OSError."""
@@ -309,13 +310,17 @@ class Connection:
 
     # -- ending
 
-    def close(self, code: int, reason: str = "", *, cause: str = "") -> None:
-        """Begin the close handshake, or answer the peer's. Idempotent. Commands under way go on, their answers are not sent."""
+    def close(self, code: int, reason: str = "", *, cause: str = "", is_next: bool = False) -> None:
+        """Begin the close handshake, or answer the peer's. Idempotent. Commands under way go on, their answers are not sent.
+
+        `is_next`: the close frame goes before what waits and has not begun to leave.
+        """
         if self.is_closing:
             return
         self.leave_channels()  # no event may follow the close frame; what waits before it still leaves
-        if not self._write(close_frame(code, reason)):
-            self._make_way(close_frame(code, reason))
+        frame = close_frame(code, reason)
+        if (is_next and self._outbox is not None) or not self._write(frame):
+            self._make_way(frame)
         if self.is_closing:
             return  # the write found the connection gone
         self.is_closing = True
