@@ -129,6 +129,7 @@ async def test_a_server_that_is_no_longer_the_right_one_ends_the_connection(answ
         assert type(await refused_by(connection)) is BackendDown
         with anyio.fail_after(5):
             await connection.lost.wait()
+        assert connection.why == answer[1:].decode().strip()
 
 
 @pytest.mark.parametrize(

@@ -243,22 +243,25 @@ async def test_a_read_without_an_answer_is_late_and_not_of_unknown_outcome(redis
             await client.command("GET", "x", changes=False, is_repeatable=False)
 
 
-async def test_a_write_whose_connection_is_lost_may_have_been_done(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize(("changes", "error"), [(True, OutcomeUnknown), (False, ConnectionLost)], ids=["write", "read"])
+async def test_a_write_whose_connection_is_lost_may_have_been_done_and_a_read_was_not(
+    redis_server: RedisServer, changes: bool, error: type[Exception]
+) -> None:
     async with clients(redis_server) as client:
-        redis_server.ask("CLIENT", "PAUSE", 3_000, "WRITE")
+        redis_server.ask("CLIENT", "PAUSE", 3_000, "ALL")
         errors: list[Exception] = []
 
-        async def write() -> None:
+        async def call() -> None:
             try:
-                await client.command("INCR", "x", changes=True, is_repeatable=False)
-            except Unavailable as error:
-                errors.append(error)
+                await client.command("INCR" if changes else "GET", "x", changes=changes, is_repeatable=False)
+            except Unavailable as raised:
+                errors.append(raised)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(write)
+            tasks.start_soon(call)
             await until(lambda: client.link.waiting == 1)
             client.link.cut("by the test")
-        assert [type(error) for error in errors] == [OutcomeUnknown]
+        assert [type(one) for one in errors] == [error]
         assert client.stack.statistics().retries_total == 0
 
 
