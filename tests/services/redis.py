@@ -112,7 +112,7 @@ class RedisServer:
         self._process = subprocess.Popen([self._program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def _is_ready(self, port: int) -> bool:
-        """False when it ended: another program has the port."""
+        """False when it ended: another program has the port, and may answer there as well."""
         assert self._process is not None, "not launched"
         process = self._process
 
@@ -121,7 +121,7 @@ class RedisServer:
                 return True
             try:
                 with closing(redis.Redis(port=port, socket_timeout=READY_S, password=self._options.get("requirepass"))) as client:
-                    return bool(client.ping())
+                    return bool(client.info("server")["process_id"] == process.pid)
             except redis.ConnectionError:
                 return False
 

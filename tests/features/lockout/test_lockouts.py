@@ -100,8 +100,9 @@ async def test_the_right_password_starts_the_count_anew(world: World) -> None:
 
 async def test_a_lock_holds_on_every_node_while_the_tallies_are_away_and_after_they_came_back_empty(world: World) -> None:
     await world.fail(0)
-    await world.mirror()
     world.shared.is_away = True
+    assert [await world.is_locked(n) for n in (0, 1)] == [True, False], "the other one was not told yet"
+    await world.mirror()
     assert [await world.is_locked(n) for n in (0, 1)] == [True, True]
     for node in world.nodes:
         await node.succeeded(ANN, HERE)
