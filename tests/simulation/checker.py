@@ -15,6 +15,7 @@ import trio
 
 import secureconnect.hub.channel
 import secureconnect.hub.feed
+import secureconnect.server.websocket_backlog
 from secureconnect.errors import NotAuthenticated
 from secureconnect.ids import ConversationId, conversation_channel
 from secureconnect.node import Node
@@ -113,9 +114,10 @@ class Checker:
             outbox = socket.connection._outbox
             if outbox is not None:
                 self._world.sometimes("outbox in use")
-                # an empty line takes a page of a replay; what the pump could not write stands before it, one turn of each channel
+                # a line of answers takes a page of a replay; what the pump could not write stands before it, one turn a channel
                 turn = secureconnect.hub.channel.TURN_ITEMS * (self._sim.size.conversations_max + 1)
-                line = max(settings.outbox_messages_max, secureconnect.hub.feed.PAGE)
+                answers = round(settings.outbox_messages_max * secureconnect.server.websocket_backlog.EVENTS_SHARE)
+                line = max(settings.outbox_messages_max, answers + secureconnect.hub.feed.PAGE)
                 bounds["outbox"] = (outbox.messages, line + turn)
                 bounds["outbox bytes"] = (outbox.bytes, settings.outbox_bytes_max + secureconnect.hub.channel.TURN_BYTES)
         for what, (depth, bound) in bounds.items():

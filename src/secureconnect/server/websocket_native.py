@@ -20,7 +20,7 @@ from secureconnect.features.auth.model import Identity
 from secureconnect.hub import Hub
 from secureconnect.ids import ConnectionId, RequestId, user_channel
 from secureconnect.ports import Clock, Ids, Transport, rfc3339
-from secureconnect.server.admission import Beginning
+from secureconnect.server.admission import Beginning, Start
 from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
@@ -319,8 +319,8 @@ class NativeSocket:
         if self._to_follow is None:
             self._to_follow = {channel: beginning}
             self._shared.begin(self.connection, self._follow)
-        else:
-            self._to_follow.setdefault(channel, beginning)
+        elif self._to_follow.get(channel, Start.JOINED) is Start.JOINED:  # a position that the client gave is better than none
+            self._to_follow[channel] = beginning
 
     def end_session(self, reason: str) -> None:
         """The login session was ended: say so, show nothing more, and close, at once or when what is under way is answered.
@@ -351,8 +351,8 @@ class NativeSocket:
             try:
                 said = await self._subscriptions.follow(channel, beginning)
             except Unavailable:
-                if self._to_follow.pop(channel, None) is not None:
-                    self._to_follow[channel] = beginning  # the others first
+                if (present := self._to_follow.pop(channel, None)) is not None:
+                    self._to_follow[channel] = present  # the others first
                 await trio.sleep(pause_s)
                 pause_s = min(pause_s * 1.5, pause_max_s)
                 continue

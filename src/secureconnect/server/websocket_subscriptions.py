@@ -49,7 +49,7 @@ BREATH = 64
 class Subscriptions:
     """The channels of one socket. `follows_all`: conversations that the user joins later belong to them."""
 
-    __slots__ = ("_access", "_channels_max", "_is_held", "_late", "_places", "_user", "follows_all")
+    __slots__ = ("_access", "_asked", "_channels_max", "_is_held", "_late", "_places", "_reached", "_user", "follows_all")
 
     def __init__(self, peer: Peer, access: Access, user: UserId, *, channels_max: int) -> None:
         self.follows_all = False
@@ -59,6 +59,8 @@ class Subscriptions:
         self._channels_max = channels_max
         self._is_held = False
         self._late: dict[str, Beginning] | None = None
+        self._asked: After | None = None  # the positions of the `subscribe` that is under way
+        self._reached: dict[str, int] | None = None  # where places were that were withdrawn
 
     async def open(self) -> None:
         """Take the place in one's own channel; its events are held until `release`. Raises: Unavailable."""
@@ -77,7 +79,16 @@ class Subscriptions:
         self._places.peer.start(tuple(channels))
 
     def withdraw(self, channel: str) -> bool:
-        """The user may not listen any more. False: did not."""
+        """The user may not listen any more. False: did not.
+
+        A node may hear late of a removal that was undone long ago; who follows again must get nothing twice.
+        """
+        reached = self._places.peer.reached(channel)
+        if reached is not None and self.follows_all:
+            self._reached = self._reached or {}
+            self._reached[channel] = reached
+            if len(self._reached) > self._channels_max:
+                del self._reached[next(iter(self._reached))]
         return self._places.withdraw(channel)
 
     def leave(self, names: Mapping[str, object]) -> list[str]:
@@ -101,6 +112,7 @@ class Subscriptions:
         was_held, self._is_held = self._is_held, False  # the end of this command decides when one's own channel starts
         known, taken = dict.fromkeys(self._places.peer.channels()), dict[str, None]()
         was_following = self.follows_all
+        self._asked = after
         try:
             with self._places.taking():
                 answers: dict[str, Shown] = {}
@@ -118,6 +130,8 @@ class Subscriptions:
                     self._places.peer.leave(channel)
             self.start(known)  # also those that were placed anew: they go on from there, and nothing is lost
             raise
+        finally:
+            self._asked = None
         return answers, taken | ({user_channel(self._user): None} if was_held else {})
 
     async def _take(self, channel: str, wanted: _Wanted, known: Mapping[str, None], taken: dict[str, None]) -> Shown:
@@ -136,9 +150,14 @@ class Subscriptions:
         taken[channel] = None
         return shown
 
-    async def _place(self, channel: str, beginning: Beginning, admission: Admission) -> Shown:
-        """Who begins with her joining has missed nothing: her place is said to be there, not at the end. Raises: as `take`."""
+    async def _place(self, channel: str, beginning: Beginning, admission: Admission, *, reached: int = 0) -> Shown:
+        """Who begins with her joining has missed nothing: her place is said to be there, not at the end. Raises: as `take`.
+
+        `reached`: what this socket had of the channel when its place was withdrawn.
+        """
         after = admission.behind(beginning)
+        if isinstance(after, int):
+            after = max(after, reached)
         place = await self._places.take(channel, after=after, first=admission.first)
         if beginning is Start.JOINED and after is not None and place.recovered:
             place = replace(place, position=after, missed=0)
@@ -158,7 +177,10 @@ class Subscriptions:
             admission = await admit(self._access, self._user, channel) if self.follows_all else None
             if admission is None or not self.follows_all or channel in self._places.peer.members:
                 return None  # asked again behind the wait: a command may have come between
-            shown = await self._place(channel, beginning, admission)
+            asked, reached = (self._asked or {}).get(channel), (self._reached or {}).pop(channel, 0)
+            if beginning is Start.JOINED and asked is not None:
+                beginning = asked  # the client's `subscribe` has overtaken the news
+            shown = await self._place(channel, beginning, admission, reached=reached)
         return event("subscribed", {"channel": channel, **shown}, channel=channel)
 
     async def _wanted(self, names: Mapping[str, object], after: After | None) -> dict[str, _Wanted]:
