@@ -425,6 +425,23 @@ async def test_a_publisher_waits_for_the_pump_and_not_longer(source: MemorySourc
         assert hub.statistics().queued == 0
 
 
+async def test_room_that_is_given_back_unused_wakes_who_waits_for_it(source: MemorySource) -> None:
+    """No turn comes to wake it: whoever held the room was refused by the log, or took its answer after the turn had ended."""
+    async with running(source, Limits(queue_max=1, reserve_wait_s=60)) as hub, anyio.create_task_group() as tasks:
+        await joined(hub, RecordingSink())
+        room, got = await hub.reserve(ROOM), anyio.Event()
+
+        async def wait() -> None:
+            with await hub.reserve(ROOM):
+                got.set()
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        room.release()
+        with anyio.fail_after(5):
+            await got.wait()
+
+
 async def test_a_cancelled_reservation_holds_nothing(source: MemorySource) -> None:
     async with running(source, Limits(queue_max=1, reserve_wait_s=60)) as hub:
         await joined(hub, RecordingSink())

@@ -275,6 +275,47 @@ async def test_who_is_added_gets_the_entry_that_says_so_and_all_that_follows(aut
         assert await sequences(client, 3) == [2, 3, 4]
 
 
+async def test_a_late_word_of_a_removal_that_was_undone_repeats_nothing(autojump_clock: MockClock) -> None:
+    """A node may hear of both when the place is long taken again behind them."""
+    async with open_world() as world:
+        client = await world.connect()
+        await subscribe(client, "all")
+        for kind in ("conversation.created", "member.joined", "message.created"):
+            world.post("new", kind=kind)
+        world.join("new", "alice", first=1, joined=2)
+        assert (await client.next_event())["event"] == "subscribed"
+        assert await sequences(client, 2) == [2, 3]
+        world.remove("new", "alice")
+        world.join("new", "alice", first=1, joined=2)
+        assert [(await client.next_event())["event"] for _ in range(2)] == ["unsubscribed", "subscribed"]
+        world.post("new")
+        assert await sequences(client, 1) == [4]
+
+
+async def test_a_position_that_the_client_gives_is_better_than_the_news_that_overtakes_it(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for kind in ("conversation.created", "member.joined", "message.created"):
+            world.post("new", kind=kind)
+        world.members.conversations["new"] = {"alice": 1}
+        world.members.joined["new", "alice"] = 2
+        client = await world.connect()
+        world.logs.gate = trio.Event()
+        positions = {"channels": "all", "after": {"conversation:new": 3}}
+        await client.say({"id": 1, "method": "subscribe", "params": positions})
+        await wait_all_tasks_blocked()
+        world.join("new", "alice", first=1, joined=2)
+        await wait_all_tasks_blocked()
+        world.logs.is_away = True
+        world.logs.gate.set()
+        answer: Any = (await client.answer(1))["result"]
+        assert answer["channels"]["conversation:new"]["error"]["code"] == "SERVICE_UNAVAILABLE"
+        world.logs.is_away = False
+        followed = [(await client.next_event())["channel"] for _ in range(3)]
+        assert sorted(map(str, followed)) == ["conversation:a", "conversation:b", "conversation:new"]
+        world.post("new")
+        assert await sequences(client, 1) == [4]
+
+
 async def test_too_much_since_the_joining_is_said_when_all_follows(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         client = await world.connect()
