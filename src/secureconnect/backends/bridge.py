@@ -91,7 +91,30 @@ class Bridge:
 
 @asynccontextmanager
 async def open_bridge() -> AsyncIterator[Bridge]:
-    """A loop for the length of the block. Whoever uses it aborts what is under way before leaving."""
+    """A loop for the length of the block. Whoever uses it aborts what is under way before leaving.
+
+    An error of the block leaves it as it is, not in the groups of the nurseries that stand around it.
+    """
+    with _Unwrapped():
+        async with _open_loop() as bridge:
+            yield bridge
+
+
+class _Unwrapped:
+    """A group of one is that one: callers tell errors apart by their class."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        inner = error
+        while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+            inner = inner.exceptions[0]
+        if inner is not None and inner is not error:
+            raise inner from inner.__cause__
+
+
+@asynccontextmanager
+async def _open_loop() -> AsyncIterator[Bridge]:
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(_report)
         bridge = Bridge(loop)

@@ -23,13 +23,13 @@ from secureconnect.ports import Clock, Rng
 
 @asynccontextmanager
 async def open_distributed(
-    url: str, *, node: NodeId, clock: Clock, rng: Rng, limits: PostgresLimits = PostgresLimits()
+    url: str, *, node: NodeId, clock: Clock, rng: Rng, limits: PostgresLimits | None = None
 ) -> AsyncIterator[tuple[Bundle, Postgres]]:
     """The stores for the length of the block, and the database under them for metrics. Leaving it waits for no server.
 
     Raises: ConfigError (an operator must mend it), BackendDown (the server is away: try again later).
     """
-    async with open_postgres(url, random=rng.random, limits=limits) as database:
+    async with open_postgres(url, random=rng.random, limits=limits or PostgresLimits()) as database:
         yield _bundle(database, node, clock), database
 
 

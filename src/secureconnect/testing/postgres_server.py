@@ -58,6 +58,10 @@ class PostgresServer:
     def url(self) -> str:
         return f"postgresql://{USER}@127.0.0.1:{self.port}/test?sslmode=disable"
 
+    def program(self, name: str) -> Path:
+        """One of PostgreSQL's own: psql, pg_dump, …"""
+        return self._programs / name
+
     def create(self) -> None:
         """Make the data folder and the database, and start."""
         initdb: list[str | Path] = [self._programs / "initdb", "-D", self.folder / "data", "-A", "trust", "-U", USER, "--no-sync"]

@@ -25,6 +25,7 @@ from secureconnect.backends.bridge import Bridge
 from secureconnect.backends.sql.engine import Plan, Row
 from secureconnect.backends.sql.postgres_errors import DRIVER, Stage, meaning
 from secureconnect.errors import ConfigError
+from secureconnect.resilience import Contention
 
 T = TypeVar("T")
 
@@ -141,7 +142,8 @@ class Connection:
             raise
         # Of a transaction that had failed, COMMIT answers ROLLBACK and no error.
         tag = await self._call("commit", partial(self._driver.execute, "COMMIT"))
-        assert tag == "COMMIT", f"the transaction had failed, and nobody said so: {tag}"
+        if tag != "COMMIT":
+            raise Contention(f"The transaction had failed, and nobody said so ({tag}): nothing is stored")
         return result
 
     async def _run(self, plan: Plan[T]) -> T:
