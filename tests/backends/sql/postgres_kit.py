@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import trio
@@ -46,10 +47,17 @@ def wait_for_lock(name: str) -> Plan[str]:
     return (yield from insert(name))
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what a server does in its own time."""
+    with trio.fail_after(15):
+        while not condition():  # noqa: ASYNC110 (there is nobody who could say it)
+            await trio.sleep(0.01)
+
+
 @contextmanager
 def held(server: PostgresServer) -> Iterator[None]:
     """Another session has the lock that `wait_for_lock` wants."""
-    command = [server.program("psql"), "-X", "-q", "-A", "-t", server.url]
+    command: list[str | Path] = [server.program("psql"), "-X", "-q", "-A", "-t", server.url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as psql:
         assert psql.stdin is not None
         assert psql.stdout is not None

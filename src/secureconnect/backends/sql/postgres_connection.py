@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import CodeType, GeneratorType
 from typing import Any, Final, TypeVar, cast
@@ -60,9 +60,10 @@ _several: Final[set[CodeType]] = set()
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server is. `url` is as asyncpg reads it, and secret."""
+    """Where the server is."""
 
-    url: str
+    url: str = field(repr=False)
+    """As asyncpg reads it, password and all."""
     host: str
     port: int
     place: str
@@ -72,7 +73,7 @@ class Address:
     def of(cls, url: str) -> Address:
         """Raises: ConfigError."""
         parts = urlsplit(url)
-        if not parts.hostname or "," in parts.netloc:
+        if not parts.hostname or "," in parts.netloc.rpartition("@")[2]:
             raise ConfigError("SQL_URL names no host, or more than one: postgresql://USER:PASSWORD@HOST:5432/DATABASE")
         port = parts.port or PORT
         place = f"{parts.hostname}:{port}{parts.path}"
