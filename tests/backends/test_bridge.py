@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 
 import pytest
 import structlog
@@ -132,32 +133,50 @@ async def test_a_deadline_around_the_block_ends_it() -> None:
     assert scope.cancelled_caught
 
 
+request: ContextVar[str] = ContextVar("request", default="none")
+
+
+async def test_what_a_call_leaves_on_the_loop_does_not_speak_in_its_callers_name(bridge: Bridge) -> None:
+    """A connection dialled for one request serves others for an hour: its callbacks must not log the first one's id."""
+    seen: list[str] = []
+
+    async def work() -> None:
+        seen.append(request.get())
+        bridge.loop.call_soon(lambda: seen.append(request.get()))
+
+    request.set("of somebody")
+    await bridge.run(work(), abort=lambda: None)
+    await trio.testing.wait_all_tasks_blocked()
+    assert seen == ["none", "none"]
+
+
 async def test_a_caller_from_an_outer_nursery_finds_the_loop() -> None:
-    """The running loop is a context variable that only tasks below the bridge carry."""
+    """Its context is older than the loop."""
     found: list[str] = []
 
-    async def sleep(bridge: Bridge) -> None:
-        async def work() -> str:
-            await asyncio.sleep(0)
-            return "slept"
+    async def call(bridge: Bridge) -> None:
+        async def work() -> None:
+            async with asyncio.timeout(5):
+                await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+            found.append(type(asyncio.get_running_loop()).__name__)
 
-        found.append(await bridge.run(work(), abort=lambda: None))
+        await bridge.run(work(), abort=lambda: None)
 
     async with trio.open_nursery() as outer:
-        send, receive = trio.open_memory_channel[Callable[[], Awaitable[None]]](0)
-        outer.start_soon(_do_what_comes, receive)
+        send, receive = trio.open_memory_channel[Bridge](0)
+        outer.start_soon(_call_with_what_comes, receive, call)
         async with open_bridge() as bridge, send:
-            await send.send(lambda: sleep(bridge))
+            await send.send(bridge)
             with trio.fail_after(5):
                 while not found:
                     await trio.testing.wait_all_tasks_blocked()
-    assert found == ["slept"]
+    assert found == ["TrioEventLoop"]
 
 
-async def _do_what_comes(receive: trio.MemoryReceiveChannel[Callable[[], Awaitable[None]]]) -> None:
+async def _call_with_what_comes(receive: trio.MemoryReceiveChannel[Bridge], call: Callable[[Bridge], Awaitable[None]]) -> None:
     async with receive:
-        async for deed in receive:
-            await deed()
+        async for bridge in receive:
+            await call(bridge)
 
 
 def test_nobody_gets_a_patched_asyncio_who_did_not_configure_a_server() -> None:

@@ -37,8 +37,8 @@ class Bridge:
         self.left_total = 0
         """Calls whose caller left before they ended."""
         self._orphans: set[asyncio.Task[Any]] = set()
-        # Under trio-asyncio the running loop is a context variable, which a caller from an outer nursery does not carry: all
-        # asyncio tasks run in the bridge's context. The price: trace ids do not cross.
+        # All asyncio tasks run in the bridge's context. A caller's may be older than the loop, which is a context variable there;
+        # and what a call leaves behind (a connection's callbacks) would speak in its name. The price: trace ids do not cross.
         self._context = contextvars.copy_context()
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 import trio
 import trio.testing
 from tests.backends.sql.postgres_kit import INSERT, LOCK, NAMES, held, insert, insert_all, names, sleep, until, wait_for_lock
@@ -358,9 +359,10 @@ async def test_a_server_that_accepts_and_says_nothing_holds_nobody(server: Postg
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     async with listener:
-        with trio.fail_after(10), pytest.raises(BackendDown):
+        with trio.fail_after(10), structlog.testing.capture_logs() as logs, pytest.raises(BackendDown):
             async with open_postgres(server.url.replace(f":{server.port}", f":{port}"), random=lambda: 0.5):
                 raise AssertionError("opened")
+    assert logs == [], "no orphan is left, and no descriptor was closed under the loop"
 
 
 @pytest.mark.parametrize("wrong", ["password", "database", "rights", "host"])

@@ -72,6 +72,13 @@ def test_a_lost_connection_is_an_outage_until_commit_and_unknown_from_there(erro
     assert found == [BackendDown, NeverBegan, BackendDown, OutcomeUnknown]
 
 
+def test_whatever_goes_wrong_with_a_commit_leaves_it_unknown_unless_the_server_said_no() -> None:
+    for error in (asyncpg.InternalClientError(TEXT), asyncpg.InterfaceError(TEXT), TimeoutError()):
+        assert type(meaning(error, stage="commit", is_open=True)) is OutcomeUnknown
+    refused = server_says("23505")
+    assert meaning(refused, stage="commit", is_open=True) is refused
+
+
 @pytest.mark.parametrize("state", ["28000", "28P01", "3D000", "42501", "3F000"])
 def test_at_the_start_what_an_operator_must_mend_says_so(state: str) -> None:
     error = at_start(server_says(state), place="db.example:5432/app")
