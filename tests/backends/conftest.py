@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
+from tests.backends.sql.postgres_kit import need_postgres
 
-from secureconnect.testing.postgres_server import PostgresServer, programs
-
-
-def need_postgres() -> None:
-    """Skip, or in CI fail, where there is no PostgreSQL."""
-    if programs() is None:
-        missing = "these tests need PostgreSQL: apt-get install postgresql"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+from secureconnect.testing.postgres_server import PostgresServer
 
 
 @pytest.fixture(scope="session")

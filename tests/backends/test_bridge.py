@@ -120,6 +120,25 @@ async def test_a_stray_error_on_the_loop_is_logged_and_ends_nothing(bridge: Brid
     assert await bridge.run(work.call(), abort=work.abort) == "alive"
 
 
+async def test_when_it_is_closed_who_waits_gets_the_error_of_the_abort_and_who_comes_is_refused() -> None:
+    """Never asyncio's cancellation: nobody has cancelled them."""
+    told: list[BaseException] = []
+
+    async def call(bridge: Bridge, work: Work) -> None:
+        try:
+            await bridge.run(work.call(), abort=work.abort)
+        except ConnectionError as error:
+            told.append(error)
+
+    async with trio.open_nursery() as outer, open_bridge() as bridge:
+        outer.start_soon(call, bridge, Work(bridge))
+        await trio.testing.wait_all_tasks_blocked()
+        late = Work(bridge)
+    await call(bridge, late)
+    assert [str(error) for error in told] == ["closed", "the bridge is closed"]
+    assert late.aborted == 1
+
+
 async def test_an_error_of_the_block_leaves_it_as_it_is() -> None:
     with pytest.raises(KeyError, match="mine"):
         async with open_bridge(), trio.open_nursery():

@@ -23,7 +23,7 @@ import trio_asyncio
 T = TypeVar("T")
 
 GOODBYE_S: Final = 1.0
-"""Orphans end in a few turns of the loop; this is for a process that is starved of CPU."""
+"""What was aborted ends in a few turns of the loop; this is for a process that is starved of CPU."""
 GOODBYE_LOOK_S: Final = 0.005
 
 _log = structlog.get_logger("secureconnect.bridge")
@@ -36,6 +36,8 @@ class Bridge:
         self.loop = loop
         self.left_total = 0
         """Calls whose caller left before they ended."""
+        self._is_over = False
+        self._under_way: dict[asyncio.Task[Any], Callable[[], None]] = {}
         self._orphans: set[asyncio.Task[Any]] = set()
         # All asyncio tasks run in the bridge's context. A caller's may be older than the loop, which is a context variable there;
         # and what a call leaves behind (a connection's callbacks) would speak in its name. The price: trace ids do not cross.
@@ -51,13 +53,20 @@ class Bridge:
     ) -> T:
         """What `work` returns or raises. `work` must not start asyncio tasks that outlive it.
 
+        Raises: ConnectionError when the bridge is closed. What is under way then is aborted, and raises what that makes it raise.
         Cancellation: returns at once. `abort()` is called and must make `work` fail soon; a result that comes all the same is
         given to `spill`.
         """
+        if self._is_over:
+            work.close()
+            abort()
+            raise ConnectionError("the bridge is closed")
         caller: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         task = self.loop.create_task(work, context=self._context)
+        self._under_way[task] = abort
 
         def ended(task: asyncio.Task[T]) -> None:
+            del self._under_way[task]
             self._orphans.discard(task)
             if caller is not None:
                 trio.lowlevel.reschedule(caller)
@@ -81,17 +90,21 @@ class Bridge:
         return task.result()
 
     async def goodbye(self) -> None:
-        """Everything was aborted by now: let the orphans end."""
+        """Abort what is under way, and let it end. Left to itself the loop would cancel it, and asyncio's own cancellation would
+        come out at callers who have not been cancelled."""
+        self._is_over = True
+        for abort in list(self._under_way.values()):
+            abort()
         with trio.move_on_after(GOODBYE_S, shield=True):
-            while self._orphans:  # noqa: ASYNC110 (an event would burden every call; this runs once, at the end)
+            while self._under_way:  # noqa: ASYNC110 (an event would burden every call; this runs once, at the end)
                 await trio.sleep(GOODBYE_LOOK_S)
-        if self._orphans:
-            _log.error("orphans_left", count=len(self._orphans))
+        if self._under_way:
+            _log.error("calls_left", count=len(self._under_way))
 
 
 @asynccontextmanager
 async def open_bridge() -> AsyncIterator[Bridge]:
-    """A loop for the length of the block. Whoever uses it aborts what is under way before leaving.
+    """A loop for the length of the block. Leaving it aborts what is under way.
 
     An error of the block leaves it as it is, not in the groups of the nurseries that stand around it.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -9,15 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import pytest
 import trio
 
 from secureconnect.backends.sql.engine import Plan
-from secureconnect.testing.postgres_server import USER, PostgresServer
+from secureconnect.testing.postgres_server import USER, PostgresServer, programs
 
 INSERT = "INSERT INTO digests (node, epoch, number, data, at_us) VALUES ($1, 0, 0, $2, 0)"
 NAMES = "SELECT node FROM digests ORDER BY node"
 LOCK = 1
 Cut = Literal["before", "after", "hang"]
+
+
+def need_postgres() -> None:
+    """Skip, or in CI fail, where there is no PostgreSQL."""
+    if programs() is None:
+        missing = "these tests need PostgreSQL: apt-get install postgresql"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
 
 
 def insert(name: str) -> Plan[str]:

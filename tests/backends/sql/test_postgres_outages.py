@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -10,8 +10,7 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from tests.backends.conftest import need_postgres
-from tests.backends.sql.postgres_kit import Cut, insert, names, sleep, until, wire
+from tests.backends.sql.postgres_kit import Cut, insert, insert_all, names, need_postgres, sleep, until, wire
 
 from secureconnect.backends.sql.engine import Plan
 from secureconnect.backends.sql.log import SqlLogStore
@@ -158,6 +157,34 @@ async def test_leaving_a_frozen_server_takes_no_time(server: PostgresServer) -> 
                 nursery.cancel_scope.cancel()
     finally:
         server.thaw()
+
+
+async def test_who_still_waits_when_the_database_is_closed_is_told_so(server: PostgresServer) -> None:
+    told: list[str] = []
+
+    async def call(deed: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await deed()
+        except Unavailable as error:
+            told.append(type(error).__name__)
+
+    try:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as outer, opened(server.url) as database:
+                chat = database.engine("chat")
+                server.freeze()
+                for n in range(8):
+                    outer.start_soon(call, partial(chat.write_together, insert_all, f"{n}"))
+                    await trio.testing.wait_all_tasks_blocked()
+                outer.start_soon(call, partial(chat.write, partial(insert, "w")))
+                outer.start_soon(call, partial(chat.read, names))
+                await trio.testing.wait_all_tasks_blocked()
+        for deed in (partial(chat.write_together, insert_all, "late"), partial(chat.read, names)):
+            await call(deed)
+    finally:
+        server.thaw()
+    assert sorted(told[:10]) == ["BackendDown"] * 6 + ["OutcomeUnknown"] * 4, "what had begun may be stored, the rest is not"
+    assert len(told) == 12, "who comes later is refused"
 
 
 async def test_one_frozen_backend_costs_one_call_its_connection(server: PostgresServer) -> None:

@@ -16,7 +16,7 @@ import trio
 
 from secureconnect.backends.sql.postgres_connection import Connection
 from secureconnect.backends.sql.postgres_errors import NeverBegan
-from secureconnect.errors import SecureConnectError
+from secureconnect.errors import BackendDown, SecureConnectError
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ class Pool:
         self._dial = dial
         self._idle: list[Connection] = []
         self._used: dict[Connection, None] = {}
+        self._is_closed = False
         self._dialled_total = 0
         self._torn_total = 0
         self._dials_failed_total = 0
@@ -67,6 +68,8 @@ class Pool:
 
         Raises: what the dial and `call` raise. Cancellation: the connection is closed, or its dial given up.
         """
+        if self._is_closed:
+            raise BackendDown("sql", "The database is being closed")
         kept = self._take()
         if kept is not None:
             try:
@@ -95,7 +98,8 @@ class Pool:
             await trio.sleep(KEEPER_PAUSE_S)
 
     def close(self) -> None:
-        """Close every connection, those in use too. Nothing in it waits for the server."""
+        """Close every connection, those in use too, and lend no more. Nothing in it waits for the server."""
+        self._is_closed = True
         for connection in (*self._idle, *self._used):
             connection.abort()
         self._idle.clear()

@@ -16,7 +16,7 @@ import outcome
 import trio
 
 from secureconnect.backends.sql.engine import Plan
-from secureconnect.errors import OutcomeUnknown, Overloaded, Unavailable
+from secureconnect.errors import BackendDown, OutcomeUnknown, Overloaded, Unavailable
 
 RUNNERS: Final = 4
 """Half of the connections that are reserved for chat."""
@@ -58,6 +58,7 @@ class Together:
         self._run = run
         self._total_s = total_s
         self._waiting: dict[_Item, None] = {}
+        self._is_over = False
         self._work = trio.Event()
         self._slots = trio.Semaphore(RUNNERS)
 
@@ -71,6 +72,8 @@ class Together:
         Cancellation: what was not begun is not done.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._is_over:
+            raise _over()
         if len(self._waiting) >= WAITING_MAX:
             self.full_total += 1
             raise Overloaded("Too many writes wait for the database", details=_SQL, code="DB_POOL_EXHAUSTED")
@@ -94,14 +97,20 @@ class Together:
         return await trio.lowlevel.wait_task_rescheduled(leave)
 
     async def serve(self) -> None:
-        """Carry what waits, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            while True:
-                await self._slots.acquire()
-                while not self._waiting:
-                    self._work = trio.Event()
-                    await self._work.wait()
-                nursery.start_soon(self._carry, self._next())
+        """Carry what waits, until cancelled; then nobody is left waiting."""
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await self._slots.acquire()
+                    while not self._waiting:
+                        self._work = trio.Event()
+                        await self._work.wait()
+                    nursery.start_soon(self._carry, self._next())
+        finally:
+            self._is_over = True
+            for item in self._waiting:
+                item.settle(outcome.Error(_over()))
+            self._waiting.clear()
 
     def _next(self) -> Sequence[_Item]:
         """The one that waited longest, and those that may go with it."""
@@ -125,6 +134,8 @@ class Together:
             for item, value in zip(group, result.value, strict=True):
                 item.settle(outcome.Value(value))
         elif isinstance(result.error, trio.Cancelled):
+            for item in group:
+                item.settle(outcome.Error(OutcomeUnknown("The database is being closed; it may be stored", details=_SQL)))
             result.unwrap()
         elif len(group) == 1 or isinstance(result.error, Unavailable):  # the database's fault is everybody's
             for item in group:
@@ -132,6 +143,10 @@ class Together:
         else:  # one of them has a fault of its own: nobody fails for another's
             for item in group:
                 await self._settle([item])
+
+
+def _over() -> BackendDown:
+    return BackendDown("sql", "The database is being closed")
 
 
 _SQL: Final = {"dependency": "sql"}
