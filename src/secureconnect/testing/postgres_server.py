@@ -15,14 +15,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 USER: Final = "postgres"
 PORTS: Final = range(20_000, 32_000)
 """Below those that the kernel hands out, or one could be taken while a killed server is to come back on it."""
-READY_S: Final = 30.0
-STOP_S: Final = 30.0
+READY_S: Final = 60.0
+STOP_S: Final = 10.0
 LOOK_S: Final = 0.05
 
 
@@ -99,10 +100,13 @@ class PostgresServer:
             self._process = None
 
     def stop(self) -> None:
-        """As an operator restarts it: connections are ended with a word."""
+        """As an operator restarts it: connections are ended with a word. One that will not end is killed."""
         assert self._process is not None, "not started"
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(STOP_S)
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
         self._process = None
 
     def remove(self) -> None:
@@ -128,12 +132,12 @@ class PostgresServer:
         return False
 
     def _signal(self, number: signal.Signals) -> None:
+        """To the children first, while the server is stopped: the list of them is only then complete, and no new one comes."""
         assert self._process is not None, "not started"
-        for pid in [self._process.pid, *_children(self._process.pid)]:
-            try:
+        os.kill(self._process.pid, signal.SIGSTOP)
+        for pid in [*_children(self._process.pid), self._process.pid]:
+            with suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                continue
 
     def _run(self, command: Sequence[str | Path]) -> str:
         done: subprocess.CompletedProcess[str] = subprocess.run(
