@@ -205,3 +205,10 @@ def test_nobody_gets_a_patched_asyncio_who_did_not_configure_a_server() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_plain_asyncio_loop_stays_one() -> None:
+    """Else every asyncio test of the hub would run on trio in disguise, as soon as somebody imports the bridge."""
+    code = "import asyncio, secureconnect.backends.bridge\nasync def main(): print(type(asyncio.get_running_loop()).__module__)\n"
+    done = subprocess.run([sys.executable, "-c", code + "asyncio.run(main())"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "asyncio.unix_events"

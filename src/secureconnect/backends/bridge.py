@@ -6,6 +6,7 @@ task only waits to be woken, and may leave at any moment. Leaving calls `abort`,
 (it closes the connection under it); the task left behind, an orphan, ends within a few turns of the loop.
 
 Importing this page patches asyncio for the whole process (trio-asyncio does): only a backend that needs it may, when it is used.
+Of that patch we take one thing back: a plain `asyncio.run` beside trio, in a program or test that embeds us, stays asyncio's own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ GOODBYE_S: Final = 1.0
 GOODBYE_LOOK_S: Final = 0.005
 
 _log = structlog.get_logger("secureconnect.bridge")
+
+if not trio.lowlevel.in_trio_task():  # a policy that was set is left alone by trio-asyncio; inside trio it lets nobody set one
+    asyncio.set_event_loop_policy(asyncio.get_event_loop_policy())
 
 
 class Bridge:

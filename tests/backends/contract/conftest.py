@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from secureconnect.backends.sql.engine import Engine, Plan
+from secureconnect.backends.sql.postgres import open_postgres
 from secureconnect.backends.sql.schema import MIGRATIONS
 from secureconnect.backends.sql.sqlite import open_sqlite
 from secureconnect.testing.postgres_server import PostgresServer
@@ -26,8 +27,6 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         async with open_sqlite(tmp_path / "contract.sqlite3", synchronous="OFF") as opened:  # durability is tests/crash's matter
             yield opened
         return
-    from secureconnect.backends.sql.postgres import open_postgres  # patches asyncio, so not before it is needed
-
     server: PostgresServer = request.getfixturevalue("postgres_server")
     async with open_postgres(server.url, random=lambda: 0.5) as postgres:
         engine = postgres.engine("chat")

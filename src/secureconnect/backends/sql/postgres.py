@@ -127,9 +127,10 @@ class PostgresProber:
 
     async def write(self, make: Callable[[], Plan[T]]) -> T:
         results: list[T] = []
+        attempt = partial(self._stack.attempt, partial(self._pool.run, partial(_write, make)))
 
-        async def probe() -> None:
-            results.append(await self._stack.attempt(partial(self._pool.run, partial(_write, make))))
+        async def probe() -> None:  # only a lost serialization is tried again: it says that the database is well
+            results.append(await self._stack.retry(attempt, is_repeatable=False))
 
         await self._stack.breaker.probe(probe)
         return results[0]

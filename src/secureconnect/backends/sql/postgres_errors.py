@@ -6,6 +6,7 @@ fault (its syntax, a constraint that a plan did not expect) passes unchanged: it
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, Final, Literal
 
 import asyncpg
@@ -75,6 +76,8 @@ def meaning(error: BaseException, *, stage: Stage, is_open: bool) -> BaseExcepti
 def at_start(error: BaseException, *, place: str) -> BaseException:
     """The same while the schema is being brought up to date; what an operator must mend is a ConfigError."""
     cure = SETUP.get(sqlstate(error) or "")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        cure = "the server's certificate is not trusted: name its authority, sslrootcert=FILE, in SQL_URL"
     if cure is not None:
         return ConfigError(f"{place}: {cure}")
     return meaning(error, stage="dial", is_open=False)
