@@ -123,13 +123,14 @@ async def test_a_database_that_fails_is_everybodys_answer_and_not_asked_for_each
         assert len(database.groups) == RUNNERS + 1
 
 
-async def test_at_the_end_nobody_is_left_waiting() -> None:
-    database = Database()
+async def test_at_the_end_nobody_is_left_waiting(autojump_clock: trio.testing.MockClock) -> None:
+    database, begun_s = Database(), trio.current_time()
     async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
         nursery.start_soon(database.together.serve)
         await busy(database, callers)
         callers.start_soon(database.ask, "waits")
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+    assert trio.current_time() < begun_s + TOTAL_S, "told at once, not at the end of their time"
     await database.ask("late")
     assert [database.answers[name] for name in ("busy0", "waits", "late")] == ["OutcomeUnknown", "BackendDown", "BackendDown"]
