@@ -202,6 +202,9 @@ class _Dialler:
         return await self._loop.create_connection(factory, sock=self._socket, **options)
 
     def hang_up(self) -> None:
+        if not self._is_used:
+            self._socket.close()  # nobody else has it yet, and nobody else would
+            return
         with suppress(OSError):  # the server was faster
             self._socket.shutdown(socket.SHUT_RDWR)
 

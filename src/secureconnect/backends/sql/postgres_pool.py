@@ -69,7 +69,7 @@ class Pool:
         Raises: what the dial and `call` raise. Cancellation: the connection is closed, or its dial given up.
         """
         if self._is_closed:
-            raise BackendDown("sql", "The database is being closed")
+            raise _closed()
         kept = self._take()
         if kept is not None:
             try:
@@ -120,6 +120,9 @@ class Pool:
             self._dials_failed_total += 1
             raise
         self._dialled_total += 1
+        if self._is_closed:  # it came in the moment of closing, when nobody could close it
+            connection.abort()
+            raise _closed()
         return connection
 
     def _take(self) -> Connection | None:
@@ -138,7 +141,7 @@ class Pool:
             yield connection
         finally:
             del self._used[connection]
-            if connection.is_clean:
+            if connection.is_clean and not self._is_closed:
                 connection.used_s = trio.current_time()
                 self._idle.append(connection)
             else:
@@ -158,3 +161,7 @@ class Pool:
         now_s, limits = trio.current_time(), self.limits
         is_young = now_s < min(connection.born_s + limits.life_s, connection.used_s + limits.idle_s)
         return is_young and connection.is_clean
+
+
+def _closed() -> BackendDown:
+    return BackendDown("sql", "The database is being closed")
