@@ -25,7 +25,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/ready-tests: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,load,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,load,bench,postgres]'
 	@touch $@
 
 $(VENV)/ready-bench: $(VENV)/ready-tests

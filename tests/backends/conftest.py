@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from tests.backends.sql.postgres_kit import need_postgres
 from tests.services.redis import RedisServer, running_redis
 
 from secureconnect.backends.redis.client import Client
 from secureconnect.backends.redis.link import Link
 from secureconnect.resilience import REDIS, Stack
+from secureconnect.testing.postgres_server import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +43,15 @@ async def redis_client(redis_server: RedisServer, nursery: trio.Nursery) -> Clie
 async def shared(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Client | None:
     """What nodes share; None: nothing, use the memory stores."""
     return None if request.param == "memory" else await connected(request.getfixturevalue("redis_server"), nursery)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL for tests that do not break it."""
+    need_postgres()
+    server = PostgresServer(durable=False)
+    try:
+        server.create()
+        yield server
+    finally:
+        server.remove()

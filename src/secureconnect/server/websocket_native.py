@@ -319,7 +319,7 @@ class NativeSocket:
         if self._to_follow is None:
             self._to_follow = {channel: beginning}
             self._shared.begin(self.connection, self._follow)
-        elif self._to_follow.get(channel, Start.JOINED) is Start.JOINED:  # a position that the client gave is better than none
+        elif beginning is not Start.JOINED or channel not in self._to_follow:  # what the client said last is better than news
             self._to_follow[channel] = beginning
 
     def end_session(self, reason: str) -> None:
@@ -358,6 +358,9 @@ class NativeSocket:
                 continue
             except SecureConnectError:
                 said = None  # removed again meanwhile
+            if said is not None and self._to_follow[channel] != beginning:
+                self._subscriptions.leave({channel: None})  # the client has said another position meanwhile
+                continue
             self._to_follow.pop(channel, None)
             if said is not None and not self._is_ending:
                 self.say(said)

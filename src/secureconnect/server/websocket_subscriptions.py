@@ -178,8 +178,8 @@ class Subscriptions:
             if admission is None or not self.follows_all or channel in self._places.peer.members:
                 return None  # asked again behind the wait: a command may have come between
             asked, reached = (self._asked or {}).get(channel), (self._reached or {}).pop(channel, 0)
-            if beginning is Start.JOINED and asked is not None:
-                beginning = asked  # the client's `subscribe` has overtaken the news
+            if beginning is Start.JOINED and isinstance(asked, int) and asked >= admission.first - 1:
+                beginning = asked  # the news has overtaken the client's `subscribe`
             shown = await self._place(channel, beginning, admission, reached=reached)
         return event("subscribed", {"channel": channel, **shown}, channel=channel)
 

@@ -1,1 +1,1 @@
-"""One set of stores in portable SQL; the engine below them speaks SQLite (here) or PostgreSQL (later)."""
+"""One set of stores in portable SQL; the engine below them speaks SQLite, or PostgreSQL and CockroachDB."""

@@ -46,8 +46,9 @@ class Engine(Protocol):
         """Like `write` of the plan `make([item])`, whose results are one per item, in order.
 
         Items that wait at the same moment for the same `make` may be run as one plan, which saves most of the cost of each;
-        when such a plan raises, every item gets a plan of its own, so nobody fails for another's fault. Cancellation: like
-        `write`.
+        when such a plan raises, every item gets a plan of its own, so nobody fails for another's fault. Items are idempotent
+        (they carry keys): a networked database makes their plan again when it cannot know whether it was done. Cancellation:
+        like `write`.
         """
         ...
 
