@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -113,8 +113,14 @@ class OurServer:
         headers = {"Content-Type": "application/json"}
         if token != "":
             headers["Authorization"] = f"Bearer {token or self.users[0].access_token}"
-        self._link.request(method, path, msgspec.json.encode(body) if body is not None else None, headers)
-        response = self._link.getresponse()
+        content = msgspec.json.encode(body) if body is not None else None
+        try:
+            self._link.request(method, path, content, headers)
+            response = self._link.getresponse()
+        except (BrokenPipeError, ConnectionResetError, RemoteDisconnected):  # idle for over a minute: the server has closed it
+            self._link.close()
+            self._link.request(method, path, content, headers)
+            response = self._link.getresponse()
         content = response.read()
         if response.status >= 300:
             raise OSError(f"{method} {path}: {response.status} {content[:300].decode(errors='replace')}")

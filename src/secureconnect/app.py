@@ -151,9 +151,15 @@ async def open_stores(
 
 
 @asynccontextmanager
-async def open_auth(settings: Settings) -> AsyncIterator[Auth]:
-    """Accounts straight in the stores, for command lines; a server may run beside it. Raises: as `open_stores`."""
+async def open_auth(settings: Settings, *, is_new: bool = True) -> AsyncIterator[Auth]:
+    """Accounts straight in the stores, for command lines; a server may run beside it. Raises: as `open_stores`.
+
+    `is_new`: a database that is not there is made; else it is a ConfigError, for a folder's name may be mistyped.
+    """
     ports = system_ports()
+    path = settings.sqlite_path
+    if not is_new and path is not None and not path.exists():
+        raise ConfigError(f"DATA_DIR: there is no database {path}; name the folder that the server uses, with --data-dir")
     async with open_stores(settings) as bundle:
         yield Node(bundle, ports, settings, secret=_secret(settings), name=NodeId("command")).auth
 

@@ -27,17 +27,23 @@ class SecureConnectError(Exception):
         details: Details | None = None,
         retry_after_s: float | None = None,
         code: str | None = None,
+        inside: str = "",
     ) -> None:
-        """`code` narrows the class's word (`E2EE_BLOCKED` is a kind of `Forbidden`); it must be in `CODES`."""
+        """`code` narrows the class's word (`E2EE_BLOCKED` is a kind of `Forbidden`); it must be in `CODES`.
+
+        `message` is for whoever asked, `inside` for whoever runs the server (paths, a driver's words): logs and the console
+        show both, answers only the first.
+        """
         super().__init__(message or type(self).__doc__ or type(self).__name__)
         self.message = str(self.args[0]).splitlines()[0]
+        self.inside = inside
         self.details: dict[str, object] = dict(details or {})
         self.retry_after_s = retry_after_s
         self.word = code or type(self).code
         assert self.word in CODES, f"unknown error code {self.word}"
 
     def __str__(self) -> str:
-        return self.message
+        return f"{self.message}: {self.inside}" if self.inside else self.message
 
 
 class Refused(SecureConnectError):
@@ -121,18 +127,20 @@ class Unavailable(SecureConnectError):
         details: Details | None = None,
         retry_after_s: float | None = 1.0,
         code: str | None = None,
+        inside: str = "",
     ) -> None:
-        super().__init__(message, details=details, retry_after_s=retry_after_s, code=code)
+        super().__init__(message, details=details, retry_after_s=retry_after_s, code=code, inside=inside)
 
 
 class BackendDown(Unavailable):
     """Something this operation needs is away. `name` is the dependency: sql, redis, cassandra, s3, …"""
 
-    def __init__(self, name: str, message: str = "", *, retry_after_s: float | None = 1.0) -> None:
+    def __init__(self, name: str, message: str = "", *, retry_after_s: float | None = 1.0, inside: str = "") -> None:
         super().__init__(
             message or f"{name} is not available",
             details={"dependency": name},
             retry_after_s=retry_after_s,
+            inside=inside,
         )
         self.name = name
 

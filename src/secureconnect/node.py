@@ -16,6 +16,7 @@ import trio
 from secureconnect import __version__
 from secureconnect.backends.appends import Deadlines, run_announcements, run_appends
 from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.deadlines import within_deadline
 from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
 from secureconnect.errors import SecureConnectError
@@ -88,7 +89,8 @@ class Node:
         password_cost: Cost = Cost(),  # noqa: B008  # frozen
         process: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
-        """`epoch` grows with every start of a node of this name. `process` shows the process for health."""
+        """`epoch` grows with every start of a node of this name. `process` shows the process for health, but for its sockets."""
+        bundle = within_deadline(bundle, settings.store_deadline_s)
         self.name, self.settings, self._bundle, self._ports = name, settings, bundle, ports
         self.server: Server | None = None
         self.metrics = Metrics()
@@ -112,7 +114,7 @@ class Node:
             {"sql": self.sql},
             self._queues,
             self._ledger,
-            process,
+            lambda: {**process(), "sockets": self.gateway.sockets},
             self.metrics.render,
         )
         self.dispatcher = Dispatcher(request_deadline_s=settings.request_deadline_s, observe=self._answered)
@@ -153,7 +155,7 @@ class Node:
 
     def _make_faces(self) -> None:
         settings, clock, ids = self.settings, self._ports.clock, self._ports.ids
-        self.polls = polling.Polls(self.hub, self.access, polls_max=settings.sockets_max)
+        self.polls = polling.Polls(self.hub, self.access, clock, polls_max=settings.sockets_max)
         self.endpoints: Sequence[Endpoint] = (
             *auth_routes.endpoints(self.auth),
             *conversation_routes.endpoints(self.conversations),

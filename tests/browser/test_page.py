@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from secureconnect.testing.line import Line
 from secureconnect.testing.process import ServerProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.service]
 
 PATIENCE_MS = 20_000
+POLLS_MAX = 40
+"""Of a page that waits 25 s per poll and is disturbed once; a hot loop makes hundreds each second."""
 Scheme = Literal["light", "dark"]
 
 
@@ -24,12 +29,42 @@ def window(browser: Browser, *, width: int, height: int, scheme: Scheme = "light
     return page
 
 
-def sign_in(page: Page, server: ServerProcess, name: str) -> None:
-    page.goto(server.url)
+def sign_in(page: Page, server: ServerProcess, name: str, *, url: str = "", words: str = "Connected") -> None:
+    page.goto(url or server.url)
     page.get_by_label("E-mail").first.fill(f"{name}@example.org")
     page.get_by_label("Password").first.fill(server.passwords()[name])
     page.get_by_role("button", name="Sign in").first.click()
-    expect(page.get_by_role("status")).to_have_text("Connected", timeout=PATIENCE_MS)
+    expect(page.get_by_role("status")).to_have_text(words, timeout=PATIENCE_MS)
+
+
+class Ben:
+    """Somebody at the other end who needs no page."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._url = server.url
+        fields = {"email": "ben@example.org", "password": server.passwords()["ben"]}
+        self._token = str(self._post("/v1/auth/login", fields)["access_token"])
+
+    def makes_group(self, title: str) -> str:
+        wish = {"type": "group", "title": title, "participant_usernames": ["ada"], "is_e2ee_enabled": False}
+        return str(self._post("/v1/conversations", wish)["conversation_id"])
+
+    def says(self, conversation: str, *said: str) -> None:
+        for text in said:
+            self._post("/v1/messages", {"conversation_id": conversation, "content": text})
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self._token}"} if hasattr(self, "_token") else {}
+        answer = httpx.post(f"{self._url}{path}", json=body, headers=headers, timeout=10)
+        assert answer.status_code in (200, 201), answer.text
+        return dict(answer.json()["data"])
+
+
+@pytest.fixture
+def line(server: ServerProcess) -> Iterator[Line]:
+    line = Line(server.port)
+    yield line
+    line.close()
 
 
 def texts(page: Page) -> list[str]:
@@ -116,3 +151,41 @@ def test_a_wrong_password_is_said_on_the_page(server: ServerProcess, browser: Br
     page.get_by_label("Password").first.fill("not the password")
     page.get_by_role("button", name="Sign in").first.click()
     expect(page.get_by_role("alert").first).to_have_text("Invalid email or password", timeout=PATIENCE_MS)
+
+
+def test_a_conversation_joined_while_live_is_shown_whole_after_a_cut(server: ServerProcess, browser: Browser, line: Line) -> None:
+    ada, ben = window(browser, width=1280, height=800), Ben(server)
+    with ada.expect_websocket() as opened:
+        sign_in(ada, server, "ada", url=line.url)
+    with opened.value.expect_event("framereceived", lambda payload: '"subscribed"' in str(payload)):
+        conversation = ben.makes_group("Fresh")
+    row = ada.get_by_role("option").filter(has_text="Fresh")
+    row.click()
+    expect(ada.get_by_role("heading", name="Fresh")).to_be_visible()
+    line.cut()
+    expect(ada.get_by_role("status")).not_to_have_text("Connected", timeout=PATIENCE_MS)
+    ben.says(conversation, "away 1", "away 2", "away 3")
+    line.mend()
+    expect(ada.get_by_role("status")).to_have_text("Connected", timeout=2 * PATIENCE_MS)
+    ben.says(conversation, "afterwards")
+    expect_message(ada, "afterwards")
+    assert texts(ada) == ["away 1", "away 2", "away 3", "afterwards"]
+
+
+def test_a_page_that_polls_goes_on_after_the_server_was_restarted(server: ServerProcess, browser: Browser, line: Line) -> None:
+    line.takes_sockets = False
+    ada, ben = window(browser, width=1280, height=800), Ben(server)
+    sign_in(ada, server, "ada", url=line.url, words="Connected by polling (no live socket)")
+    conversation = ben.makes_group("Polled")
+    ada.get_by_role("option").filter(has_text="Polled").click()
+    ben.says(conversation, "before")
+    expect_message(ada, "before")
+    server.kill()
+    expect(ada.get_by_role("status")).to_contain_text("Offline", timeout=PATIENCE_MS)
+    server.start()
+    expect(ada.get_by_role("status")).to_contain_text("polling", timeout=PATIENCE_MS)
+    for text in ("after 1", "after 2", "after 3"):
+        ben.says(conversation, text)
+        expect_message(ada, text)
+    assert texts(ada) == ["before", "after 1", "after 2", "after 3"]
+    assert line.polls < POLLS_MAX

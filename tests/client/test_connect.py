@@ -24,11 +24,6 @@ pytestmark = [
 PATIENCE_S = 30
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     """Takes one socket at a time, so that a second client has to poll."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from secureconnect.client.backoff import LONGEST_S, Backoff
+from secureconnect.client.backoff import LONGEST_S, Backoff, PollPace
 from secureconnect.client.errors import NotConnected, ServerRefused
 from secureconnect.client.events import Cursors, Event, read_event
 from secureconnect.client.outbox import OUTBOX_MAX, Outbox, OutboxFull
@@ -41,7 +41,7 @@ def test_a_subscription_begins_a_cursor_but_never_rewinds_it() -> None:
     cursors.begin(CHANNEL, 7)
     cursors.begin(CHANNEL, 2)
     assert cursors.after() == {CHANNEL: 7}
-    cursors.begin(CHANNEL, 2, forced=True)
+    assert cursors.move(CHANNEL, 2, back=True)
     assert cursors.after() == {CHANNEL: 2}
 
 
@@ -66,9 +66,9 @@ def test_what_was_under_way_goes_out_again_under_its_key() -> None:
     outbox = Outbox()
     first = outbox.add(params("a"))
     assert outbox.next(0) is first
-    outbox.lost()
+    outbox.lost(first)
     assert outbox.next(0) is first
-    assert first.key == "a"
+    assert first.key == ("c", "a")
 
 
 def test_a_retryable_refusal_waits_and_holds_what_is_behind_it() -> None:
@@ -77,7 +77,7 @@ def test_a_retryable_refusal_waits_and_holds_what_is_behind_it() -> None:
     assert outbox.next(0) is first
     outbox.refused(first, ServerRefused({"code": "OVERLOADED", "retryable": True, "retry_after_s": 2}), 10.0)
     assert outbox.next(11) is None
-    assert outbox.wake_at() == 12.0
+    assert outbox.wake_at(11) == 12.0
     assert outbox.next(12) is first
     outbox.answered(first, {})
     assert outbox.next(12) is second
@@ -110,3 +110,37 @@ def test_pauses_grow_with_full_jitter_and_obey_the_server() -> None:
     backoff.reset()
     assert backoff.next_s() == 0.5
     assert LONGEST_S == 30
+
+
+def test_a_due_send_that_may_not_leave_sets_no_clock() -> None:
+    """It waits for a connection, or for the send before it; a clock that is over would only spin."""
+    outbox = Outbox()
+    first = outbox.add(params("a"))
+    outbox.next(0)
+    outbox.refused(first, ServerRefused({"code": "OVERLOADED", "retryable": True, "retry_after_s": 2}), 10.0)
+    assert outbox.wake_at(11.0) == 12.0
+    assert outbox.wake_at(12.0) is None
+
+
+def test_the_same_key_while_the_outcome_is_open_is_the_same_send() -> None:
+    outbox = Outbox()
+    first = outbox.add(params("a"))
+    assert outbox.add(params("a")) is first
+    assert outbox.add(params("a", "d")) is not first
+
+
+def test_one_lost_answer_does_not_send_again_what_else_is_under_way() -> None:
+    outbox = Outbox()
+    first, other = outbox.add(params("a")), outbox.add(params("b", "d"))
+    assert [outbox.next(0), outbox.next(0)] == [first, other]
+    outbox.lost(first, not_before=1.0)
+    assert outbox.next(0.5) is None
+    assert outbox.next(1.0) is first
+
+
+def test_polls_that_are_answered_at_once_without_news_come_ever_more_slowly() -> None:
+    pace = PollPace(lambda: 0.5)
+    assert [pace.next_s(took_s=0.01, news=False) for _ in range(5)] == [0, 0.375, 0.75, 1.5, 3.0]
+    assert max(pace.next_s(took_s=0.01, news=False) for _ in range(10)) == LONGEST_S
+    assert pace.next_s(took_s=0.01, news=True) == 0
+    assert [pace.next_s(took_s=25, news=False) for _ in range(5)] == [0] * 5

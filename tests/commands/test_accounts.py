@@ -97,9 +97,19 @@ def test_a_user_is_added_once_and_gets_tokens(tmp_path: Path) -> None:
         assert json.loads(token.stdout)["user_id"] == user["user_id"]
     plain = run(tmp_path, "user", "token", "eva")
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", plain.stdout)
+    unknown = run(tmp_path, "user", "token", "nobody")
+    assert unknown.returncode == 1
+    assert unknown.stderr.startswith("secureconnect: ")
     again = run(tmp_path, "user", "add", "--email", "eva@example.org", "--username", "eve")
     assert again.returncode == 1
     assert "Traceback" not in again.stderr
+
+
+def test_a_token_from_a_folder_whose_name_is_mistyped_makes_nothing_there(tmp_path: Path) -> None:
+    done = run(tmp_path / "typo", "user", "token", "eva")
+    assert done.returncode == 2
+    assert "there is no database" in done.stderr
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_password_may_come_from_standard_input_and_is_then_not_printed(tmp_path: Path) -> None:
@@ -116,7 +126,6 @@ def test_a_password_may_come_from_standard_input_and_is_then_not_printed(tmp_pat
         (("add", "--email", "no address", "--username", "eva"), 2),
         (("add", "--email", "e@example.org", "--username", "eva", "--password", "short"), 2),
         (("add", "--email", "e@example.org", "--username", "eva", "--password", PASSWORD, "--password-stdin"), 2),
-        (("token", "nobody"), 1),
     ],
 )
 def test_a_wrong_user_command_says_why(arguments: tuple[str, ...], code: int, tmp_path: Path) -> None:

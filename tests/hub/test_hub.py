@@ -99,16 +99,133 @@ async def test_a_prepared_place_is_silent_and_loses_nothing(hub: Hub, source: Me
     assert sink.numbers(ROOM) == [1, 2, 3]
 
 
-async def test_a_second_subscription_never_rewinds(hub: Hub, source: MemorySource) -> None:
+async def test_a_second_subscription_behind_the_beginning_of_the_first_repeats_nothing(hub: Hub, source: MemorySource) -> None:
+    """All that it asks for was delivered on this connection, or will be."""
+    source.append(ROOM, b"1")
     sink = RecordingSink()
     peer = await joined(hub, sink)
-    hub.commit(ROOM, source.append(ROOM, b"1", b"2"))
+    hub.commit(ROOM, source.append(ROOM, b"2", b"3"))
     await sink.wait_frames(2)
-    assert await peer.prepare(ROOM, after=0) == Place(2, 1, True, 0)
+    for after in (None, 1, 2, 3):
+        assert (await peer.prepare(ROOM, after=after)) == Place(3, 1, True, 0), after
     peer.start([ROOM])
-    hub.commit(ROOM, source.append(ROOM, b"3"))
+    hub.commit(ROOM, source.append(ROOM, b"4"))
     await sink.wait_frames(3)
-    assert sink.numbers(ROOM) == [1, 2, 3]
+    assert sink.numbers(ROOM) == [2, 3, 4]
+
+
+async def test_a_second_subscription_from_before_the_first_replays_what_lies_between(hub: Hub, source: MemorySource) -> None:
+    source.append(ROOM, *[b"x"] * 5)
+    sink = RecordingSink()
+    peer = await joined(hub, sink)
+    hub.commit(ROOM, source.append(ROOM, b"6"))
+    await sink.wait_frames(1)
+    assert await peer.prepare(ROOM, after=2) == Place(6, 1, True, 4)
+    hub.commit(ROOM, source.append(ROOM, b"7"))
+    peer.start([ROOM])
+    await sink.wait_frames(6)
+    assert sink.numbers(ROOM) == [6, 3, 4, 5, 6, 7]
+    assert await peer.prepare(ROOM, after=2) == Place(7, 1, True, 0), "and that is its beginning now"
+    assert len(hub.members(ROOM)) == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (1, Place(6, 1, False, 5)),
+        (9, Place(6, 1, False, 0, reset=True)),
+        ("e-4", Place(6, 1, False, 0)),
+    ],
+)
+async def test_a_second_subscription_that_cannot_be_served_says_so_and_loses_nothing(
+    after: int | str, said: Place, source: MemorySource
+) -> None:
+    async with running(source, Limits(replay_entries_max=3)) as hub:
+        source.append(ROOM, *[b"x"] * 5)
+        sink = RecordingSink()
+        peer = await joined(hub, sink)
+        hub.commit(ROOM, source.append(ROOM, b"6"))
+        await sink.wait_frames(1)
+        assert await peer.prepare(ROOM, after=after) == said
+        hub.commit(ROOM, source.append(ROOM, b"7"))
+        peer.start([ROOM])
+        await sink.wait_frames(2)
+        assert sink.numbers(ROOM) == [6, 7]
+
+
+async def test_what_was_not_delivered_yet_when_it_is_asked_again_still_comes_behind_what_is_said(hub: Hub) -> None:
+    """A client begins a channel that it does not know at the place that it is told."""
+    sink = RecordingSink()
+    peer = hub.connect(sink)
+    first = await peer.prepare(USER)
+    came = hub.publish(USER, "x", b"{}")
+    again = await peer.prepare(USER)
+    assert (again.position, again.recovered, again.missed) == (first.position, True, 0)
+    refused = await peer.prepare(USER, after="of another life-5")
+    assert (refused.position, refused.recovered) == (first.position, False)
+    peer.start([USER])
+    await sink.wait_frames(1)
+    assert sink.positions == [came]
+
+
+async def test_a_place_that_is_silent_yet_begins_exactly_where_it_is_asked_to(hub: Hub, source: MemorySource) -> None:
+    source.append(ROOM, b"1")
+    sink = RecordingSink()
+    peer = hub.connect(sink)
+    await peer.prepare(ROOM)
+    hub.commit(ROOM, source.append(ROOM, b"2", b"3"))
+    assert await peer.prepare(ROOM, after=2) == Place(3, 1, True, 1)
+    peer.start([ROOM])
+    await sink.wait_frames(1)
+    assert sink.numbers(ROOM) == [3]
+
+
+async def test_a_channel_without_a_log_is_resumed_at_any_time(hub: Hub) -> None:
+    keeps, sink = RecordingSink(), RecordingSink()
+    await joined(hub, keeps, USER)
+    before = hub.publish(USER, "x", b'{"n":1}')
+    missed = hub.publish(USER, "x", b'{"n":2}')
+    peer = await joined(hub, sink, USER)
+    live = hub.publish(USER, "x", b'{"n":3}')
+    await sink.wait_frames(1)
+    place = await peer.prepare(USER, after=before)
+    assert (place.position, place.recovered, place.missed) == (live, True, 2)
+    peer.start([USER])
+    await sink.wait_frames(3)
+    assert sink.positions == [live, missed, live]
+    stays = await peer.prepare(USER, after=missed)
+    assert (stays.position, stays.recovered, stays.missed) == (live, True, 0)
+    assert not (await peer.prepare(USER, after="of another life-5")).recovered
+    await anyio.wait_all_tasks_blocked()
+    assert len(sink.frames) == 3
+
+
+async def test_behind_a_gap_only_what_lies_there_was_delivered(source: MemorySource) -> None:
+    """What fell out of the history was told as missing; who asks for it again is not told that nothing is."""
+    async with running(source, Limits(history_events_max=3)) as hub:
+        sink, quick = RecordingSink(room=0), RecordingSink()
+        peer = await joined(hub, sink, USER)
+        await joined(hub, quick, USER)
+        positions = [hub.publish(USER, "x", b"%d" % n) for n in range(6)]
+        await quick.wait_frames(6)
+        sink.make_room(99)
+        await sink.wait_frames(4)
+        assert not (await peer.prepare(USER, after=positions[1])).recovered
+        assert (await peer.prepare(USER, after=positions[2])).recovered
+
+
+async def test_a_second_subscription_that_is_cancelled_or_refused_leaves_the_first(hub: Hub, source: MemorySource) -> None:
+    sink = RecordingSink()
+    peer = await joined(hub, sink)
+    source.is_away = True
+    with pytest.raises(SourceAway):
+        await peer.prepare(ROOM, after=3)
+    source.is_away, source.delay_s = False, 1e9
+    with anyio.move_on_after(0.01):
+        await peer.prepare(ROOM, after=3)
+    source.delay_s = 0
+    hub.commit(ROOM, source.append(ROOM, b"1"))
+    await sink.wait_frames(1)
 
 
 async def test_two_subscriptions_at_once_are_one_place(hub: Hub, source: MemorySource) -> None:
@@ -306,6 +423,23 @@ async def test_a_publisher_waits_for_the_pump_and_not_longer(source: MemorySourc
         await sink.wait_frames(9)
         assert sink.numbers(ROOM) == list(range(1, 10))
         assert hub.statistics().queued == 0
+
+
+async def test_room_that_is_given_back_unused_wakes_who_waits_for_it(source: MemorySource) -> None:
+    """No turn comes to wake it: whoever held the room was refused by the log, or took its answer after the turn had ended."""
+    async with running(source, Limits(queue_max=1, reserve_wait_s=60)) as hub, anyio.create_task_group() as tasks:
+        await joined(hub, RecordingSink())
+        room, got = await hub.reserve(ROOM), anyio.Event()
+
+        async def wait() -> None:
+            with await hub.reserve(ROOM):
+                got.set()
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        room.release()
+        with anyio.fail_after(5):
+            await got.wait()
 
 
 async def test_a_cancelled_reservation_holds_nothing(source: MemorySource) -> None:

@@ -69,6 +69,26 @@ def test_an_empty_line_takes_anything() -> None:
     assert not outbox.fits(1, 1)
 
 
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_bytes_apart_leave_in_their_turn_and_take_no_room_from_events(step: int) -> None:
+    outbox = outbox_of(bytes_max=20)
+    outbox.push(b"x" * 100, apart=True)
+    outbox.push(b"y" * 5, apart=True)
+    assert outbox.offer([frame(b"1" * 10)], droppable=False)
+    assert not outbox.offer([frame(b"2" * 10)], droppable=False)
+    assert (outbox.bytes, outbox.apart_bytes) == (105 + len(frame(b"1" * 10).ws), 105)
+    assert drain(outbox, step) == (b"x" * 100 + b"y" * 5 + frame(b"1" * 10).ws, 1)
+    assert (outbox.bytes, outbox.apart_bytes) == (0, 0)
+
+
+def test_what_is_left_of_an_event_counts_and_what_is_left_of_anything_else_does_not() -> None:
+    outbox = outbox_of(bytes_max=20)
+    outbox.keep(b"x" * 100, frames=0)
+    assert (outbox.apart_bytes, outbox.fits(1, 10)) == (100, True)
+    outbox.keep(b"x" * 100, frames=1)
+    assert (outbox.apart_bytes, outbox.fits(1, 10)) == (100, False)
+
+
 def test_ephemeral_frames_may_fill_half() -> None:
     outbox = outbox_of(messages_max=4)
     assert outbox.offer([frame(b"a")], droppable=True)

@@ -1,6 +1,7 @@
 """The pump under everything at once: members leave, return, stall and drain while turns breathe, and entries come out of order.
 
 Whatever happens, each connection has in the end every number behind its first position, once and in order, and the books balance.
+Only who asks for what lies before its place gets again what follows there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ step = st.one_of(
     st.tuples(st.just("settle"), st.just(""), st.just(0)),
     st.tuples(st.just("leave"), channel, client),
     st.tuples(st.just("back"), channel, client),
+    st.tuples(st.just("rewind"), channel, client),
     st.tuples(st.just("stall"), st.sampled_from(("0", "1", "7")), client),
     st.tuples(st.just("drain"), st.just(""), client),
     st.tuples(st.just("own"), st.just(""), client),
@@ -47,7 +49,8 @@ class Client:
     def __init__(self, hub: Hub, index: int) -> None:
         self.socket = RecordingSocket(room=3 + index)
         self.peer = hub.connect(self.socket)
-        self.begun: dict[str, int] = {}
+        self.begun: dict[str, list[int]] = {}
+        """The positions behind which it asked for everything: the first one, and those before the place that it had then."""
 
     def numbers(self, channel: str) -> list[int]:
         """All that has left or is about to, in order. Payloads are short: `<channel's last character>:<number>`."""
@@ -62,13 +65,30 @@ class Client:
 
     async def back(self, channel: str) -> None:
         had = self.numbers(channel)
-        after = had[-1] if had else self.begun.get(channel)
+        after = had[-1] if had else self.begun.get(channel, [None])[-1]
         place = await self.peer.prepare(channel, after=after)
         assert place.recovered
         if channel not in self.begun:
             assert isinstance(place.position, int)
-            self.begun[channel] = place.position
+            self.begun[channel] = [place.position]
         self.peer.start([channel])
+
+    async def rewind(self, channel: str) -> None:
+        member = self.peer.members.get(channel)
+        if member is not None and member.began > 0:
+            self.begun[channel].append(member.began - 1)
+            place = await self.peer.prepare(channel, after=member.began - 1)
+            assert place.recovered
+            assert self.peer.members[channel] is not member
+            self.peer.start([channel])
+
+    def check(self, channel: str) -> None:
+        last, *again = self.begun[channel]
+        for number in self.numbers(channel):
+            if number != last + 1:
+                assert number <= last, "a hole"
+                again = again[again.index(number - 1) + 1 :]
+            last = number
 
 
 class World:
@@ -101,6 +121,8 @@ class World:
                 self.clients[n].peer.leave(name)
             case "back":
                 await self.clients[n].back(name)
+            case "rewind":
+                await self.clients[n].rewind(name)
             case "stall":
                 self.clients[n].socket.window = int(name)
             case "drain":
@@ -122,9 +144,8 @@ class World:
         assert statistics.queued_max <= LIMITS.queue_max
         assert statistics.queued_bytes <= LIMITS.queue_bytes_max
         for one in self.clients:
-            for name, begun in one.begun.items():
-                numbers = one.numbers(name)
-                assert numbers == list(range(begun + 1, begun + 1 + len(numbers)))
+            for name in one.begun:
+                one.check(name)
 
     async def come_to_rest(self, clock: MockClock) -> None:
         for one in self.clients:
@@ -144,7 +165,7 @@ class World:
         self.check()
         for one in self.clients:
             for name in CHANNELS:
-                assert one.numbers(name) == list(range(one.begun[name] + 1, len(self.source.logs.get(name, ())) + 1))
+                assert [one.begun[name][0], *one.numbers(name)][-1] == len(self.source.logs.get(name, ()))
         assert self.hub.statistics().queued == self.hub.statistics().queued_bytes == self.hub.ledger.pending == 0
 
 

@@ -171,6 +171,62 @@ async def test_a_log_that_is_away_does_not_keep_the_others_waiting(hub: Hub, sou
     assert sink.numbers(ROOM) == [1]
 
 
+async def test_who_leaves_and_comes_back_while_its_log_is_away_is_brought_up_once(hub: Hub, source: MemorySource) -> None:
+    """The replay of the old place must not take the new one's turn."""
+    source.append(ROOM, *[b"x"] * 3)
+    sink = RecordingSink()
+    peer = hub.connect(sink)
+    await peer.prepare(ROOM, after=0)
+    source.is_away, source.delay_s = True, 0.5
+    peer.start([ROOM])
+    await trio.sleep(0.1)
+    peer.leave(ROOM)
+    await peer.prepare(ROOM, after=1)
+    peer.start([ROOM])
+    await trio.sleep(1)
+    source.is_away = False
+    await trio.sleep(5)
+    assert sink.numbers(ROOM) == [2, 3]
+    assert peer.members[ROOM].state is State.LIVE
+    assert hub.statistics().behind == 0
+
+
+async def test_behind_a_reset_only_what_lies_there_was_delivered(hub: Hub, source: MemorySource) -> None:
+    sink = RecordingSink()
+    source.append(ROOM, *[b"x"] * 9)
+    peer = await joined(hub, sink, after=None)
+    del source.logs[ROOM][5:]
+    hub._channels.hint(ROOM, 10)
+    await trio.sleep(30)
+    assert sink.events(ROOM) == ["gap"]
+    hub.commit(ROOM, source.append(ROOM, b"6 again"))
+    await trio.sleep(1)
+    place = await peer.prepare(ROOM, after=5)
+    assert (place.recovered, place.missed) == (True, 0)
+    await peer.prepare(ROOM, after=3)
+    peer.start([ROOM])
+    await trio.sleep(1)
+    assert sink.numbers(ROOM) == [6, 4, 5, 6]
+
+
+async def test_who_leaves_and_comes_back_during_a_read_that_fails_is_brought_up(hub: Hub, source: MemorySource) -> None:
+    source.append(ROOM, b"1")
+    sink = RecordingSink()
+    peer = hub.connect(sink)
+    await peer.prepare(ROOM, after=0)
+    source.is_away, source.delay_s = True, 1.0
+    peer.start([ROOM])
+    await trio.sleep(0.5)
+    peer.leave(ROOM)
+    await peer.prepare(ROOM, after=0)
+    peer.start([ROOM])
+    await trio.sleep(1)
+    source.is_away, source.delay_s = False, 0.1
+    await trio.sleep(10)
+    assert sink.numbers(ROOM) == [1]
+    assert source.calls["read"] < 10, "and nobody reads for who has left"
+
+
 async def test_a_source_that_hangs_is_given_up_after_its_deadline_and_asked_again(hub: Hub, source: MemorySource) -> None:
     sink = RecordingSink()
     peer = hub.connect(sink)

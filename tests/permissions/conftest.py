@@ -12,7 +12,7 @@ import pytest
 import trio
 from joserfc import jwt
 from joserfc.jwk import OctKey
-from tests.permissions.client import Operation, Reply, status_of
+from tests.permissions.client import Documented, Operation, Reply, status_of
 from trio_websocket import ConnectionRejected, wrap_client_stream
 
 from secureconnect.backends.memory.bundle import memory_bundle
@@ -22,6 +22,7 @@ from secureconnect.features.auth.passwords import Cost
 from secureconnect.hub import MemoryBus
 from secureconnect.ids import NodeId
 from secureconnect.node import Node, Ports
+from secureconnect.server.openapi import document
 from secureconnect.server.transport import open_listener
 
 SECRET = b"a secret of thirty-two bytes or more"
@@ -34,6 +35,7 @@ class ServerClient:
 
     def __init__(self, node: Node, url: str) -> None:
         self._url = url
+        self.documented = Documented(json.loads(document(node.endpoints)))
         self.operations: Mapping[str, Operation] = {
             row.name: Operation(row.method, row.path, row.socket and not row.bare) for row in node.endpoints
         }
@@ -45,8 +47,10 @@ class ServerClient:
         async with httpx.AsyncClient(base_url=self._url) as http:
             answer = await http.request(method, path, params=dict(query), json=body, headers=headers)
         if not answer.headers["content-type"].startswith("application/json"):
+            self.documented.check(method, str(answer.request.url.path), answer.status_code, answer.text)
             return Reply(answer.status_code)
         read = answer.json()
+        self.documented.check(method, str(answer.request.url.path), answer.status_code, read)
         return Reply(answer.status_code, read.get("data") or {}, str((read.get("error") or {}).get("code", "")))
 
     async def socket(self, method: str, params: Mapping[str, object], *, token: str | None) -> Reply:
@@ -94,6 +98,7 @@ async def client(tmp_path: Path) -> AsyncIterator[ServerClient]:
         name=NodeId("n1"),
         bus=MemoryBus(),
         password_cost=Cost(passes=1, memory_kib=8),
+        process=lambda: {"tasks": 1, "fds": 1, "rss_bytes": 1},
     )
     listener = open_listener("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:

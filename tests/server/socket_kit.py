@@ -77,6 +77,8 @@ class Members:
     """An `AccessStore`: who is in which conversation, from which sequence on."""
 
     conversations: dict[str, dict[str, int]] = field(default_factory=dict)
+    joined: dict[tuple[str, str], int] = field(default_factory=dict)
+    """With which sequence a membership began, by conversation and user, where that is known."""
     is_down: bool = False
     gate: trio.Event | None = None
 
@@ -104,7 +106,8 @@ class Members:
         name = ConversationId(conversation)
         rules = Rules(name, "group", UserId("alice"), is_e2ee_enabled=False, ai_enabled=False, members_may_invite=True)
         first = members.get(user)
-        return Standing(rules, None if first is None else Membership(name, UserId(user), "member", 0, first))
+        joined = self.joined.get((conversation, user))
+        return Standing(rules, None if first is None else Membership(name, UserId(user), "member", 0, first, joined))
 
 
 @dataclass
@@ -171,17 +174,21 @@ class World:
         self.hub.commit(conversation_channel(ConversationId(conversation)), [item])
         return item.sequence
 
-    def join(self, conversation: str, user: str, first: int = 1) -> None:
+    def join(self, conversation: str, user: str, first: int = 1, *, joined: int | None = None) -> None:
+        """`joined`: the sequence of the entry that says so, if it is known."""
         self.members.conversations.setdefault(conversation, {})[user] = first
+        if joined is not None:
+            self.members.joined[conversation, user] = joined
         self._membership(conversation, user, "added")
 
-    def remove(self, conversation: str, user: str) -> None:
+    def remove(self, conversation: str, user: str, reason: str | None = None) -> None:
+        """`reason`: None as nodes of the first release say it, without one."""
         del self.members.conversations[conversation][user]
-        self._membership(conversation, user, "removed")
+        self._membership(conversation, user, "removed", {} if reason is None else {"reason": reason})
 
-    def _membership(self, conversation: str, user: str, change: str) -> None:
+    def _membership(self, conversation: str, user: str, change: str, more: Mapping[str, str] = {}) -> None:
         self.access.forget(ConversationId(conversation))
-        data = {"conversation_id": conversation, "user_id": user, "change": change}
+        data = {"conversation_id": conversation, "user_id": user, "change": change, **more}
         self.hub.signal("membership", msgspec.json.encode(data))
 
     def end_session(self, user: str, device: str = "main", reason: str = "logout") -> None:

@@ -9,6 +9,7 @@ import trio
 from tests.server.socket_kit import World, open_world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from secureconnect.ports import Transport
 from secureconnect.server.websocket import GatewayLimits
 from secureconnect.testing.socket_client import CLOSE, PING, PONG, TEXT, Ended, SocketClient, frame
 
@@ -76,11 +77,23 @@ async def test_a_stalled_reader_is_let_go_at_the_write_deadline(autojump_clock: 
         for _ in range(10):
             world.post("a", {"text": "x" * 1000})
         await trio.sleep(9.9)
-        assert world.gateway.sockets == 1
+        assert closed(world) == {}
         await trio.sleep(0.2)
+        assert closed(world) == {"stalled": 1}
+        await trio.sleep(2)
         assert world.gateway.sockets == 0
         assert (await client.end()).code == 1006
-        assert trio.current_time() - began_s < 11
+        assert trio.current_time() - began_s < 13
+
+
+async def test_a_stalled_reader_that_comes_back_in_the_last_moment_is_told_to_resume(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await listen(client := await world.connect(window_bytes=4000))
+        for _ in range(10):
+            world.post("a", {"text": "x" * 1000})
+        await trio.sleep(11)
+        ended = await client.end()
+        assert (ended.code, ended.reason) == (1013, "slow_consumer")
 
 
 async def test_a_reader_of_a_few_bytes_a_second_gets_everything_in_order(autojump_clock: MockClock) -> None:
@@ -126,31 +139,137 @@ async def test_events_do_not_overtake_a_handshake_that_is_read_slowly(autojump_c
         assert [(await client.message())["event"] for _ in range(2)] == ["hello", "notification.created"]
 
 
-async def test_who_sends_on_and_never_reads_is_closed_1013(autojump_clock: MockClock) -> None:
+async def test_who_sends_on_and_never_reads_is_read_no_further_and_let_go_at_the_write_deadline(
+    autojump_clock: MockClock,
+) -> None:
+    """TCP slows it down; what it asked for waits in a bounded line, and when nothing moves for ten seconds it ends."""
     async with open_world(SMALL) as world:
         client = await world.connect(window_bytes=4000)
-        sent = 0
-        with trio.move_on_after(5):
-            while world.gateway.sockets and not closed(world):
+        sent, line = 0, 0
+        with trio.move_on_after(9):
+            while not closed(world):
                 sent += 1
                 await client.say({"id": sent, "method": "echo", "params": {"text": "x" * 1000}})
                 await wait_all_tasks_blocked()
-        assert closed(world) == {"slow_consumer": 1}
-        assert sent < 60, "its outbox holds 20 answers"
-        ended = await client.end()
-        assert (ended.code, ended.reason) == (1013, "slow_consumer")
+                line = max(line, waiting_bytes(world))
+        assert closed(world) == {}
+        assert sent < 60, "a few answers, 32 commands and what a socket holds"
+        assert len(world.log) < 12, "nothing is done whose answer has no place"
+        assert line <= 20_000
+        await trio.sleep(2)
+        assert closed(world) == {"stalled": 1}
 
 
-async def test_pings_that_nobody_reads_the_pongs_of_end_the_socket_too(autojump_clock: MockClock) -> None:
-    async with open_world(SMALL) as world:
+async def test_pings_that_nobody_reads_the_pongs_of_stop_the_reader(autojump_clock: MockClock) -> None:
+    async with open_world(GatewayLimits(outbox_bytes_max=20_000)) as world:
         client = await world.connect(window_bytes=1000)
-        with trio.move_on_after(5):
-            for _ in range(2000):
-                await client.send(frame(b"x" * 125, PING))
-                if closed(world):
-                    break
-        assert closed(world) == {"slow_consumer": 1}
-        assert (await client.end()).code == 1013
+        line = 0
+        with trio.move_on_after(9):
+            while True:
+                await client.send(frame(b"x" * 125, PING) * 10)
+                await wait_all_tasks_blocked()
+                line = max(line, waiting_bytes(world))
+        assert closed(world) == {}
+        assert 10_000 < line <= 15_000, "events and control together have three quarters"
+        await trio.sleep(2)
+        assert closed(world) == {"stalled": 1}
+
+
+class Slow:
+    """A client's end that reads two thousand bytes each half second."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.peer = transport.peer
+        self.send_now, self.wait_writable = transport.send_now, transport.wait_writable
+        self.send_eof, self.abort = transport.send_eof, transport.abort
+
+    async def receive(self, max_bytes: int, /) -> bytes:
+        await trio.sleep(0.5)
+        return await self._transport.receive(2000)
+
+
+def waiting_bytes(world: World) -> int:
+    lines = [socket.connection._outbox for socket in world.gateway._sockets]
+    return sum(line.bytes for line in lines if line is not None)
+
+
+async def test_large_answers_to_a_client_that_reads_all_arrive_whatever_they_add_up_to(autojump_clock: MockClock) -> None:
+    """Each alone is larger than the outbox; none is the client's fault, and each id has exactly one answer."""
+    async with open_world(SMALL) as world:
+        client = await world.connect(window_bytes=4000)
+        for n in range(8):
+            await client.say({"id": n, "method": "echo", "params": {"text": "x" * 60_000}})
+        answers = [await client.message() for _ in range(8)]
+        assert [answer["id"] for answer in answers] == list(range(8))
+        assert closed(world) == {}
+
+
+async def test_large_answers_aside_wait_for_one_another_not_in_the_line(autojump_clock: MockClock) -> None:
+    async with open_world(SMALL) as world:
+        client = await world.connect(window_bytes=4000)
+        for n in range(4):
+            await client.say({"id": n, "method": "wait.aside", "params": {"text": str(n) * 60_000}})
+        await wait_all_tasks_blocked()
+        for gate in world.gates.values():
+            gate.set()
+        await wait_all_tasks_blocked()
+        assert waiting_bytes(world) < 62_000, "one alone; the others wait in their tasks"
+        assert sorted([(await client.message())["id"] for _ in range(4)]) == [0, 1, 2, 3]  # type: ignore[type-var]
+        assert closed(world) == {}
+
+
+async def test_a_large_answer_that_is_read_slowly_leaves_room_for_pongs_events_and_small_answers(
+    autojump_clock: MockClock,
+) -> None:
+    """It takes half a minute to read, far more than the write deadline, and is read all the time."""
+    async with open_world(SMALL) as world:
+        client = await world.connect(window_bytes=2000)
+        await listen(client)
+        await client.say({"id": "large", "method": "echo", "params": {"text": "x" * 120_000}})
+        await wait_all_tasks_blocked()
+        await client.send(frame(b"p", PING))
+        await client.say({"id": "ping", "method": "ping"})
+        await client.say({"id": "small", "method": "echo", "params": {"text": "small"}})
+        for _ in range(5):
+            world.post("a")
+        await wait_all_tasks_blocked()
+        client.transport = Slow(client.transport)
+        assert (await client.message())["id"] == "large"
+        assert await client.receive() == (PONG, b"p")
+        rest = [await client.message() for _ in range(8)]
+        assert rest[0]["event"] == "pong"
+        assert {message["id"] for message in rest if "id" in message} == {"ping", "small"}
+        assert [message["sequence"] for message in rest if "sequence" in message] == [1, 2, 3, 4, 5]
+        assert closed(world) == {}
+
+
+async def test_events_that_wait_behind_a_large_answer_are_not_taken_for_events_nobody_reads(autojump_clock: MockClock) -> None:
+    """More events than fit, behind an answer that leaves a little at a time for half a minute: the replay waits on."""
+    async with open_world(SMALL) as world:
+        client = await world.connect(window_bytes=2000)
+        await listen(client)
+        await client.say({"id": 1, "method": "echo", "params": {"text": "x" * 120_000}})
+        await wait_all_tasks_blocked()
+        for _ in range(60):
+            world.post("a", {"text": "x" * 1000})
+        client.transport = Slow(client.transport)
+        assert (await client.message())["id"] == 1
+        assert [(await client.message())["sequence"] for _ in range(60)] == list(range(1, 61))
+        assert closed(world) == {}
+
+
+async def test_a_connection_that_ends_while_answers_wait_for_room_leaves_nothing(autojump_clock: MockClock) -> None:
+    async with open_world(SMALL) as world:
+        gone, told = await world.connect(window_bytes=2000), await world.connect("bob", window_bytes=2000)
+        for client in (gone, told):
+            for n in range(3):
+                await client.say({"id": n, "method": "echo", "params": {"text": "x" * 60_000}})
+        await wait_all_tasks_blocked()
+        gone.transport.abort()
+        world.end_session("bob")
+        await trio.sleep(5)
+        assert world.gateway.sockets == 0
 
 
 async def test_an_answer_larger_than_the_outbox_arrives_when_nothing_waits_before_it(autojump_clock: MockClock) -> None:

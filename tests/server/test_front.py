@@ -936,8 +936,7 @@ async def test_a_drain_ends_what_waits_and_its_answer_is_the_connections_last(au
         assert trio.current_time() == 0
 
 
-async def test_a_connection_that_comes_while_it_drains_is_told_so_and_holds_nothing(autojump_clock: MockClock) -> None:
-    """It was accepted in the last moment; idle, it would hold the end up until its own time was over."""
+async def test_who_comes_while_it_drains_is_told_so_or_how_it_is_and_holds_nothing(autojump_clock: MockClock) -> None:
     async with open_front() as world:
         client = world.connect()
         await client.send(request("POST /v1/wait", body=b""))
@@ -945,10 +944,17 @@ async def test_a_connection_that_comes_while_it_drains_is_told_so_and_holds_noth
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.front.drain)
             await wait_all_tasks_blocked()
-            late = world.connect()
+            late, probe, silent = world.connect(), world.connect(), world.connect()
+            await late.send(request("GET /v1/echo"))
             got = await late.answer()
             assert (got.status, got.error["code"], got.headers["retry-after"]) == (503, "SERVICE_UNAVAILABLE", "1")
+            assert got.headers["connection"] == "close"
             assert await late.end() == b""
+            await probe.send(request("GET /livez"))
+            got = await probe.answer()
+            assert (got.status, got.headers["connection"]) == (200, "close")
+            for other in (late, probe, silent):
+                other.transport.abort()
             assert (await client.answer()).data == "through"
             client.transport.abort()
         assert trio.current_time() == 0

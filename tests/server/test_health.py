@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from secureconnect.errors import BackendDown
@@ -59,6 +60,30 @@ async def test_a_probe_that_is_refused_says_why() -> None:
     sql = Dependency("sql")
     await Prober(sql, refuse, FixedClock()).once()
     assert sql.error == "the disk is read-only"
+
+
+async def test_every_change_of_state_is_logged_with_what_only_the_operator_may_see() -> None:
+    problems = [None, BackendDown("sql", "The disk is full", inside="/data/a.db"), BackendDown("sql", "The disk is full"), None]
+    at = iter(problems)
+
+    async def probe() -> None:
+        await trio.lowlevel.checkpoint()
+        if (problem := next(at)) is not None:
+            raise problem
+
+    sql = Dependency("sql")
+    prober = Prober(sql, probe, FixedClock())
+    with capture_logs() as logs:
+        for _ in range(2):
+            await prober.once()
+        assert sql.error == "The disk is full"
+        for _ in range(2):
+            await prober.once()
+    assert [(line["event"], line["log_level"], line["was"]) for line in logs] == [
+        ("dependency_up", "info", "unknown"),
+        ("dependency_down", "warning", "up"),
+        ("dependency_up", "info", "down"),
+    ]
 
 
 def health(sql: Dependency, readiness: Readiness) -> NodeHealth:

@@ -1,4 +1,4 @@
-"""A removed member's open socket, when the removing request dies in the moment in which its change commits: a whole server."""
+"""What a change of membership does to open sockets and to who comes back, on a whole server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_removal_whose_request_ran_out_of_time_unsubscribes_the_open_soc
         port=0,
         shutdown_grace_s=0,
         request_deadline_s=0.5,
-        store_deadline_s=0.2,
+        store_deadline_s=5,
         store_attempt_deadline_s=0.2,
     )
     ports = Ports(SystemClock(), SystemRng(), SystemIds(), ThreadBlocking())
@@ -66,6 +66,38 @@ async def test_a_removal_whose_request_ran_out_of_time_unsubscribes_the_open_soc
             assert answer.status_code == 504
             frame = await heard(socket, lambda frame: frame.get("event") == "unsubscribed")
             assert frame["data"] == {"channel": f"conversation:{group}", "reason": "removed"}
+        server.stop()
+
+
+@pytest.mark.parametrize("visibility", ["all", "from_join"])
+async def test_who_is_added_while_away_gets_all_since_by_poll_and_by_socket(tmp_path: Path, visibility: str) -> None:
+    settings = Settings(data_dir=tmp_path, port=0, shutdown_grace_s=0)
+    ports = Ports(SystemClock(), SystemRng(), SystemIds(), ThreadBlocking())
+    cost = Cost(passes=1, memory_kib=8)
+    node = Node(memory_bundle(), ports, settings, secret=bytes(32), name=NodeId("n1"), bus=MemoryBus(), password_cost=cost)
+    listener = open_listener("127.0.0.1", 0)
+    async with trio.open_nursery() as nursery, httpx.AsyncClient(base_url=listener.url) as http:
+        server = await nursery.start(node.run, listener)
+        (_, ada), (bob_id, bob) = await person(http, "ada"), await person(http, "bob")
+        as_ada, as_bob = {"Authorization": f"Bearer {ada}"}, {"Authorization": f"Bearer {bob}"}
+        cyd_id, _ = await person(http, "cyd")
+        poll: dict[str, object] = {"channels": "all", "wait_s": 2}
+        was = (await http.post("/v1/realtime/poll", json=poll, headers=as_bob)).json()["data"]["after"]
+        new = {"type": "group", "participant_ids": [cyd_id], "is_e2ee_enabled": False, "history_visibility": visibility}
+        group = (await http.post("/v1/conversations", json=new, headers=as_ada)).json()["data"]["conversation_id"]
+        await http.post("/v1/messages", json={"conversation_id": group, "content": "before"}, headers=as_ada)
+        await http.post(f"/v1/conversations/{group}/participants", json={"user_ids": [bob_id]}, headers=as_ada)
+        await http.post("/v1/messages", json={"conversation_id": group, "content": "since"}, headers=as_ada)
+        expected = [(3, "member.joined"), (4, "message.created")]
+        polled = (await http.post("/v1/realtime/poll", json=poll | {"after": was}, headers=as_bob)).json()["data"]
+        there = [event for event in polled["events"] if event["channel"] == f"conversation:{group}"]
+        assert [(event["sequence"], event["event"]) for event in there] == expected
+        async with open_websocket_url(f"{listener.url.replace('http', 'ws')}/v1/ws?token={bob}") as socket:
+            params = {"channels": "all", "after": was}
+            await socket.send_message(json.dumps({"id": 1, "method": "subscribe", "params": params}))
+            for sequence, kind in expected:
+                frame = await heard(socket, lambda frame: frame.get("channel") == f"conversation:{group}")
+                assert (frame["sequence"], frame["event"]) == (sequence, kind)
         server.stop()
 
 

@@ -66,10 +66,26 @@ def test_the_whole_real_table_is_valid_openapi() -> None:
     assert len([1 for methods in made["paths"].values() for _ in methods]) == sum(1 + len(row.also) for row in rows)
 
 
-def test_every_row_is_there_once_under_its_name() -> None:
-    ids = [operation["operationId"] for methods in DEMO["paths"].values() for operation in methods.values()]
-    assert len(set(ids)) == len(ids)
-    assert {row.name for row in Table().rows()} <= set(ids)
+def test_every_row_is_there_once_under_its_name_which_sockets_know() -> None:
+    operations = [operation for methods in DEMO["paths"].values() for operation in methods.values()]
+    ids = [operation["operationId"] for operation in operations if "operationId" in operation]
+    assert sorted(ids) == sorted(row.name for row in Table().rows())
+    assert all("operationId" in operation or operation["deprecated"] for operation in operations)
+
+
+def test_what_a_service_refuses_with_is_among_the_answers() -> None:
+    nobody = MagicMock()
+    register, *_ = described(auth.endpoints(nobody))["paths"]["/v1/auth/register"].values()
+    assert register["responses"]["409"]["description"] == "email already registered"
+    assert "409" not in DEMO["paths"]["/v1/echo"]["post"]["responses"]
+
+
+def test_health_says_what_it_answers() -> None:
+    paths = described(system_endpoints(Health(), list))["paths"]
+    ready = paths["/readyz"]["get"]["responses"]
+    assert ready["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/StatusObject"}
+    assert "503" in ready
+    assert list(paths["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
 
 
 def test_params_are_split_as_the_front_reads_them() -> None:

@@ -11,6 +11,7 @@ import trio
 from tests.server.socket_kit import World, open_world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from secureconnect.hub import Page
 from secureconnect.ids import RequestId
 from secureconnect.server import polling
 from secureconnect.server.endpoints import Context, Endpoint, Via
@@ -22,7 +23,7 @@ class Poller:
 
     def __init__(self, world: World, token: str = "alice", *, polls_max: int = 1000, via: Via = "http") -> None:
         self.via = via
-        self.polls = polling.Polls(world.hub, world.access, polls_max=polls_max)
+        self.polls = polling.Polls(world.hub, world.access, world.tokens.clock, polls_max=polls_max)
         self.rows: Mapping[str, Endpoint] = {row.name: row for row in polling.endpoints(self.polls)}
         self._world = world
         self._token = token
@@ -179,6 +180,40 @@ async def test_what_cannot_be_resumed_comes_as_a_gap(autojump_clock: MockClock) 
         assert (result["after"][A], result["after"][B]) == (1100, 0)
 
 
+@pytest.mark.parametrize("first", [1, 3])
+async def test_a_conversation_that_one_was_added_to_since_is_polled_from_its_beginning(
+    first: int, autojump_clock: MockClock
+) -> None:
+    async with open_world() as world:
+        for _ in range(5):
+            world.post("new")
+        world.join("new", "alice", first=first, joined=3)
+        result = await Poller(world).poll(channels="all", after={A: 0}, wait_s=1)
+        assert sequences(result) == [3, 4, 5]
+        assert result["after"]["conversation:new"] == 5
+
+
+async def test_what_is_polled_for_the_first_time_or_by_name_begins_at_its_end(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(5):
+            world.post("new")
+        world.join("new", "alice", joined=3)
+        new = "conversation:new"
+        assert (await Poller(world).poll(channels="all"))["after"][new] == 5
+        assert await Poller(world).poll(channels=f"{A},{new}", after={A: 0}, wait_s=1) == {"events": [], "after": {A: 0, new: 5}}
+
+
+async def test_too_much_since_one_was_added_comes_as_a_gap(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for _ in range(1100):
+            world.post("new")
+        world.join("new", "alice", joined=3)
+        result = await Poller(world).poll(channels="all", after={A: 0})
+        (gap,) = result["events"]
+        assert gap["data"] == {"channel": "conversation:new", "after": 1100, "cause": "not_kept"}
+        assert result["after"]["conversation:new"] == 1100
+
+
 async def test_a_user_channel_is_polled_by_its_own_positions(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         poller = Poller(world)
@@ -254,20 +289,99 @@ async def test_more_polls_than_the_limit_are_503_at_capacity(autojump_clock: Moc
         assert (await poller.ask(channels=A)).status == 200
 
 
-async def test_a_member_removed_while_polling_gets_nothing_from_then_on(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    ("name", "values", "left"),
+    [
+        ("realtime.poll", {"channels": "all", "after": {A: 0, B: 0}}, [B, "user:alice"]),
+        ("realtime.poll", {"channels": A, "after": {A: 0}}, []),
+        ("messages.poll", {"conversation_id": "a", "after": 0}, []),
+    ],
+)
+async def test_a_member_removed_while_polling_is_told_at_once(
+    name: str, values: dict[str, Any], left: list[str], autojump_clock: MockClock
+) -> None:
     async with open_world() as world:
         async with trio.open_nursery() as nursery:
 
-            async def changes() -> None:
+            async def removes() -> None:
                 await trio.sleep(1)
-                world.remove("a", "alice")
+                world.remove("a", "alice", "left")
                 world.post("a")
-                await trio.sleep(1)
-                world.post("b")
 
-            nursery.start_soon(changes)
+            nursery.start_soon(removes)
+            began_s = trio.current_time()
+            result = await Poller(world).poll(name, **values)
+        assert trio.current_time() - began_s == pytest.approx(1)
+        data = {"channel": A, "reason": "left"}
+        assert result["events"] == [{"event": "unsubscribed", "channel": A, "data": data}]
+        assert sorted(result["after"]) == left
+
+
+async def test_a_member_removed_while_another_channel_is_joined_is_told_and_others_are_polled_next(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world() as world:
+        await (await world.connect("bob")).call("subscribe", channels=[A])  # so that it is open, and taken without a wait
+        world.post("b")
+        gate = world.logs.gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def removes() -> None:
+                await wait_all_tasks_blocked()
+                world.remove("a", "alice")
+                gate.set()
+
+            nursery.start_soon(removes)
+            result = await Poller(world).poll(channels=f"{A},{B}", after={A: 0, B: 0})
+        assert [event["event"] for event in result["events"]] == ["unsubscribed"]
+        assert result["after"] == {B: 0}
+        assert sequences(await Poller(world).poll(channels=B, after=result["after"])) == [1]
+
+
+async def test_who_is_removed_while_all_is_joined_polls_the_rest(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.post("b")
+        gate = world.logs.gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def removes() -> None:
+                await wait_all_tasks_blocked()
+                world.remove("a", "alice")
+                gate.set()
+
+            nursery.start_soon(removes)
             result = await Poller(world).poll(channels="all", after={A: 0, B: 0})
-        assert [event["channel"] for event in result["events"]] == [B]
+        assert sequences(result) == [1]
+        assert A not in result["after"]
+
+
+async def test_a_poll_ends_with_the_life_of_its_token(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        poller, began_s = Poller(world, "alice/phone/10"), trio.current_time()
+        response = await poller.ask(channels=A, after={A: 0})
+        assert trio.current_time() - began_s == pytest.approx(10, abs=0.01)
+        assert response.error is not None
+        assert (response.status, response.error.word) == (401, "TOKEN_EXPIRED")
+
+
+async def test_a_poll_whose_token_ends_brings_what_it_has(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "REPLAY_S", 30)
+    async with open_world() as world:
+        for _ in range(250):
+            world.post("a")
+        poller = Poller(world, "alice/phone/2")
+        read = world.logs.read
+
+        async def only_the_first_page(channel: str, after: int, limit: int) -> Page:
+            if after:
+                await trio.sleep_forever()
+            return await read(channel, after, limit)
+
+        monkeypatch.setattr(world.logs, "read", only_the_first_page)
+        began_s = trio.current_time()
+        result = await poller.poll(channels=A, after={A: 0})
+        assert trio.current_time() - began_s == pytest.approx(2, abs=0.01)
+        assert sequences(result) == list(range(1, result["after"][A] + 1))
 
 
 async def test_the_end_of_the_login_session_ends_its_polls_and_no_others(autojump_clock: MockClock) -> None:

@@ -59,6 +59,22 @@ async def test_the_end_waits_for_requests_under_way_but_not_beyond_the_grace(aut
         await server.wait_ended()
     assert trio.current_time() - began_s == 5
     assert readiness.answer() == (False, "draining")
+    assert listener.closed
+
+
+async def test_who_asks_during_the_drain_is_still_heard(autojump_clock: MockClock) -> None:
+    listener, face = MemoryListener(), Face()
+    face.served = 1  # past its failure
+    server = Server(listener, face, Sockets(), readiness=Readiness(), grace_s=5)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        server.stop()
+        await wait_all_tasks_blocked()
+        probe = listener.connect()
+        await wait_all_tasks_blocked()
+        assert face.served == 2
+        probe.send_now(b"x")
+        face.drained.set()
 
 
 async def test_a_second_stop_ends_at_once(autojump_clock: MockClock) -> None:

@@ -136,9 +136,9 @@ def test_one_that_has_its_place_lets_the_next_of_its_kind_begin_and_nothing_else
     assert it.placed() == command(3, "append")
     assert it.placed() is None
     assert it.received(call(4, "append")) == Run(command(4, "append"))
+    assert it.placed() is None
     assert it.received(call(5)) is None
     assert it.received(call(6, "append")) is None, "nobody overtakes"
-    assert it.placed() is None
     assert [it.next_in_turn(was_placed=True) for _ in range(4)] == [None, None, None, command(5)]
     assert it.next_in_turn() == command(6, "append")
     assert it.is_busy

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
 from anyio.lowlevel import checkpoint
 
+from secureconnect import node
 from secureconnect.backends import appends
+from secureconnect.backends.bundle import Bundle
 from secureconnect.backends.memory import log as memory_log
 from secureconnect.features.log.draft import Draft, draft
 from secureconnect.features.log.lanes import Call
@@ -22,24 +24,14 @@ from secureconnect.hub.feed import Feed
 from secureconnect.hub.outbox import Outbox
 from secureconnect.hub.place import Place, place_in_log
 from secureconnect.ids import ConversationId, MessageId
-
-BUGS = (
-    "lost on reconnect",
-    "missing deadline",
-    "unbounded queue",
-    "retry without key",
-    "publish out of order",
-    "cancelled between commit and publish",
-)
+from secureconnect.server.websocket_native import NativeSocket
+from secureconnect.server.websocket_subscriptions import Subscriptions
 
 
 @contextmanager
 def planted(bug: str | None) -> Iterator[None]:
     """The product with one bug more. None: as it is."""
-    if bug is None:
-        yield
-        return
-    with _PATCHES[bug]():
+    with nullcontext() if bug is None else BUGS[bug]():
         yield
 
 
@@ -120,10 +112,47 @@ def _cancelled_between() -> Iterator[None]:
         yield
 
 
-_PATCHES = dict(
-    zip(
-        BUGS,
-        (_lost_on_reconnect, _missing_deadline, _unbounded_queue, _retry_without_key, _publish_out_of_order, _cancelled_between),
-        strict=True,
-    )
-)
+@contextmanager
+def _store_without_deadline() -> Iterator[None]:
+    """Stores are used as they are: whoever asks waits for as long as they like."""
+
+    def as_it_is(bundle: Bundle, deadline_s: float) -> Bundle:
+        return bundle
+
+    with patch.object(node, "within_deadline", as_it_is):
+        yield
+
+
+@contextmanager
+def _removed_and_still_there() -> Iterator[None]:
+    """A socket keeps its places when its user is no member any more."""
+
+    def keep(self: Subscriptions, channel: str) -> bool:
+        return True
+
+    with patch.object(Subscriptions, "withdraw", keep):
+        yield
+
+
+@contextmanager
+def _ended_and_still_open() -> Iterator[None]:
+    """A socket outlives the login session that opened it."""
+
+    def stay(self: NativeSocket, reason: str) -> None:
+        """Nothing is said, nothing is closed."""
+
+    with patch.object(NativeSocket, "end_session", stay):
+        yield
+
+
+BUGS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+    "lost on reconnect": _lost_on_reconnect,
+    "missing deadline": _missing_deadline,
+    "unbounded queue": _unbounded_queue,
+    "retry without key": _retry_without_key,
+    "publish out of order": _publish_out_of_order,
+    "cancelled between commit and publish": _cancelled_between,
+    "store without deadline": _store_without_deadline,
+    "removed and still there": _removed_and_still_there,
+    "ended and still open": _ended_and_still_open,
+}

@@ -11,9 +11,11 @@ had and goes back when one can, and keeps what was sent in an outbox under one `
 
 from __future__ import annotations
 
-from secureconnect.client.client import Client, State, connect
-from secureconnect.client.errors import AuthenticationLost, ClientError, NotConnected, ServerRefused
+from secureconnect.client.client import Client, State
+from secureconnect.client.connect import connect
+from secureconnect.client.errors import AuthenticationLost, ClientError, NotConnected, NotSendable, ServerRefused
 from secureconnect.client.events import Event
+from secureconnect.client.outbox import OutboxFull
 
 __all__ = [
     "AuthenticationLost",
@@ -21,6 +23,8 @@ __all__ = [
     "ClientError",
     "Event",
     "NotConnected",
+    "NotSendable",
+    "OutboxFull",
     "ServerRefused",
     "State",
     "connect",

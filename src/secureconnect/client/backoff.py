@@ -6,6 +6,10 @@ from collections.abc import Callable
 
 FIRST_S = 1.0
 LONGEST_S = 30.0
+QUICK_S = 1.0
+"""A poll that is answered sooner did not wait."""
+IDLE_PAUSE_S = 0.25
+"""After the second quick answer without news in a row; doubles with each further one."""
 
 
 class Backoff:
@@ -27,3 +31,19 @@ class Backoff:
     def reset(self) -> None:
         """A connection was made and is alive."""
         self.failures = 0
+
+
+class PollPace:
+    """Polls follow one another at once, unless answers come at once and bring nothing, why ever: then more and more slowly."""
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._idle = 0
+
+    def next_s(self, *, took_s: float, news: bool) -> float:
+        """Seconds until the next poll. One idle answer is free: the first poll asks not to wait."""
+        self._idle = 0 if news or took_s >= QUICK_S else self._idle + 1
+        if self._idle < 2:
+            return 0.0
+        bound = min(LONGEST_S, IDLE_PAUSE_S * float(2 ** min(self._idle - 2, 10)))
+        return min(LONGEST_S, bound * (1.0 + self._random()))

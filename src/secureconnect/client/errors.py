@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 
 class ClientError(Exception):
@@ -10,7 +10,7 @@ class ClientError(Exception):
 
 
 class NotConnected(ClientError):
-    """The connection ended before the answer came: the call may or may not have happened."""
+    """No answer came, because the connection ended or the time was over: the call may or may not have happened."""
 
 
 class AuthenticationLost(ClientError):
@@ -29,3 +29,20 @@ class ServerRefused(ClientError):
         details = error.get("details")
         self.details: Mapping[str, object] = details if isinstance(details, dict) else {}
         super().__init__(f"{self.code}: {self.message}")
+
+
+class NotSendable(ServerRefused):
+    """Refused before it left, in the words the server would have used: VALIDATION_ERROR for what cannot be written as JSON
+    (a lone surrogate, NaN), TOO_LARGE for more than the server takes in one message."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__({"code": code, "message": message})
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """What a task group wrapped, however deep."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error

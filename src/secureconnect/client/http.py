@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
+from secureconnect.client.calls import encode
 from secureconnect.client.errors import AuthenticationLost, NotConnected, ServerRefused
 from secureconnect.client.events import Position
 
@@ -30,7 +31,7 @@ class Api:
     async def call(self, name: str, params: Mapping[str, Any], *, token: str) -> Json:
         """The `data` of the answer. Path, query and body fields are all `params`, as on the socket.
 
-        Raises: ServerRefused, AuthenticationLost (401), NotConnected (no answer).
+        Raises: ServerRefused (NotSendable before it leaves), AuthenticationLost (401), NotConnected (no answer).
         """
         method, path = await self._route(name)
         rest = dict(params)
@@ -42,7 +43,7 @@ class Api:
         return await self._send(method, path, token, body=rest)
 
     async def poll(
-        self, channels: str, after: Mapping[str, Position], *, token: str, wait_s: float = POLL_WAIT_S
+        self, channels: list[str] | str, after: Mapping[str, Position], *, token: str, wait_s: float = POLL_WAIT_S
     ) -> Mapping[str, Any]:
         """`{events, after, degraded?}`: waits up to `wait_s` seconds for the first event."""
         body = {"channels": channels, "after": dict(after), "wait_s": wait_s}
@@ -95,9 +96,13 @@ class Api:
         body: Mapping[str, Any] | None,
         patience_s: float,
     ) -> httpx.Response:
+        encode(query)  # refuses what no URL can hold either
+        content = None if body is None else encode(body)
+        if content is not None:
+            headers = {**headers, "Content-Type": "application/json"}
         try:
             return await self._client.request(
-                method, path, params=dict(query or {}), json=body, headers=dict(headers), timeout=patience_s
+                method, path, params=dict(query or {}), content=content, headers=dict(headers), timeout=patience_s
             )
         except httpx.HTTPError as error:
             raise NotConnected(str(error) or type(error).__name__) from error

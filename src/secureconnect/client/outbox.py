@@ -29,8 +29,9 @@ class Pending:
     not_before: float = 0.0
 
     @property
-    def key(self) -> str:
-        return str(self.params["client_message_id"])
+    def key(self) -> tuple[str, str]:
+        """What the server stores once: a `client_message_id` of the sender in a conversation."""
+        return str(self.params["conversation_id"]), str(self.params["client_message_id"])
 
 
 class OutboxFull(ClientError):
@@ -41,18 +42,19 @@ class Outbox:
     """First in, first out per conversation; different conversations do not wait for one another."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, Pending] = {}
+        self._waiting: dict[tuple[str, str], Pending] = {}
         self._under_way: dict[str, Pending] = {}  # by conversation
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, params: Mapping[str, Any]) -> Pending:
-        """Raises: OutboxFull."""
+        """The same key while its outcome is unknown gives the same send. Raises: OutboxFull."""
+        pending = Pending(params)
+        if (known := self._waiting.get(pending.key)) is not None:
+            return known
         if len(self._waiting) >= OUTBOX_MAX:
             raise OutboxFull(f"{OUTBOX_MAX} messages wait to be sent")
-        pending = Pending(params)
-        assert pending.key not in self._waiting, "a client_message_id names one message"
         self._waiting[pending.key] = pending
         return pending
 
@@ -70,10 +72,9 @@ class Outbox:
             return pending
         return None
 
-    def wake_at(self) -> float | None:
-        """When a postponed send becomes due; None when none is."""
-        times = [p.not_before for p in self._waiting.values() if p.not_before and not self._is_under_way(p)]
-        return min(times, default=None)
+    def wake_at(self, now: float) -> float | None:
+        """When the next postponed send becomes due, after `now`; None when none will: what is due waits for something else."""
+        return min((p.not_before for p in self._waiting.values() if p.not_before > now), default=None)
 
     def answered(self, pending: Pending, result: Mapping[str, Any]) -> None:
         pending.result = result
@@ -88,9 +89,10 @@ class Outbox:
         pending.error = error
         self._settle(pending)
 
-    def lost(self) -> None:
-        """The connection ended: what was under way goes out again, under the same keys."""
-        self._under_way.clear()
+    def lost(self, pending: Pending, *, not_before: float = 0.0) -> None:
+        """Its answer was lost: it goes out again, under the same key."""
+        self._back(pending)
+        pending.not_before = not_before
 
     def fail_all(self, error: ClientError) -> None:
         for pending in list(self._waiting.values()):

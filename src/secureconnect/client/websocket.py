@@ -53,11 +53,11 @@ class WebSocket:
         self._ready: deque[str] = deque()
         self._parts: list[bytes] = []
 
-    async def send(self, text: str) -> None:
-        """Raises: SocketClosed. Cancellation: the stream may be torn; close it."""
+    async def send(self, text: bytes) -> None:
+        """Raises: SocketClosed. Cancellation: whole or not at all; when it was cut in two, the connection is ended."""
         if self._protocol.state is not OPEN:
             raise self._ended()
-        self._protocol.send_text(text.encode())
+        self._protocol.send_text(text)
         await self._flush()
 
     async def receive(self) -> str:
@@ -72,7 +72,8 @@ class WebSocket:
                 raise self._ended() from None
             self._protocol.receive_data(data)
             self._take()
-            await self._flush()
+            if not self._turn.locked():  # whoever writes now writes our pong too: reading must not wait for writing
+                await self._flush()
         return self._ready.popleft()
 
     def _take(self) -> None:
@@ -85,11 +86,15 @@ class WebSocket:
 
     async def _flush(self) -> None:
         async with self._turn:
-            for data in self._protocol.data_to_send():
+            while chunks := self._protocol.data_to_send():
                 try:
-                    await (self._stream.send(data) if data else self._stream.aclose())
+                    for data in chunks:
+                        await (self._stream.send(data) if data else self._stream.aclose())
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                     raise self._ended() from None
+                except BaseException:
+                    await anyio.aclose_forcefully(self._stream)  # half a frame is out: nobody can go on behind it
+                    raise
 
     def _ended(self) -> SocketClosed:
         code, reason = self._protocol.close_code, self._protocol.close_reason

@@ -104,5 +104,5 @@ def token(name: str, *, source: Source | None = None, json: bool = False) -> int
 async def _issue(settings: Settings, name: str) -> Login:
     from secureconnect.app import open_auth
 
-    async with open_auth(settings) as auth:
+    async with open_auth(settings, is_new=False) as auth:
         return await auth.issue_for(name)

@@ -52,15 +52,16 @@ class State(Enum):
 class Member:
     """One peer in one channel. `cursor` and `turn` are its own unless it is DIRECT; then its block has them.
 
-    `gap`, when set, must be told before anything else: its sequence is where the events go on.
+    `began`: everything behind it was delivered to this member, or will be. `gap`, when set, must be told before anything else:
+    its sequence is where the events go on.
     """
 
-    __slots__ = ("channel", "cursor", "gap", "peer", "state", "turn")
+    __slots__ = ("began", "channel", "cursor", "gap", "peer", "state", "turn")
 
     def __init__(self, channel: Channel, peer: Peer, cursor: int) -> None:
         self.channel = channel
         self.peer = peer
-        self.cursor = cursor
+        self.cursor = self.began = cursor
         self.turn = channel.turn
         self.state = State.SILENT
         self.gap: Item | None = None
@@ -280,7 +281,8 @@ class Channel:
         told = []
         for member in self.members.values():
             self._lift(member)
-            member.cursor, member.gap = gap.sequence, gap
+            member.cursor = member.began = gap.sequence
+            member.gap = gap
             if member.state is not State.SILENT:
                 member.state = State.BEHIND
                 told.append(member)

@@ -61,6 +61,8 @@ class Item(msgspec.Struct, frozen=True):
 
 
 EPHEMERAL = 0
+GAP = "gap"
+"""The event that says what will not come; our own word, so publishers have no such event."""
 
 
 def _header(size: int) -> bytes:
@@ -80,4 +82,4 @@ def history_frame(channel: str, event: str, *, position: str, data: bytes) -> Fr
 def gap_frame(channel: str, *, after: int | str, cause: str) -> Frame:
     """Tells a client that events up to `after` will not come by themselves (they may be read), and why; they go on behind it."""
     data = encode({"channel": channel, "after": after, "cause": cause})
-    return Frame(b'{"event":"gap","channel":%b,"data":%b}' % (encode(channel), data), channel, "gap", after)
+    return Frame(b'{"event":"gap","channel":%b,"data":%b}' % (encode(channel), data), channel, GAP, after)

@@ -18,11 +18,14 @@ JOINED_BYTES = 64 << 10
 
 
 class _Chunk:
-    """Bytes that leave together. `frames` of its `messages` are event frames."""
+    """Bytes that leave together. `frames` of its `messages` are event frames, `apart` of its bytes are counted apart."""
 
-    __slots__ = ("data", "frames", "key", "messages")
+    __slots__ = ("apart", "data", "frames", "key", "messages")
 
-    def __init__(self, data: bytes | memoryview, *, frames: int, messages: int = 1, key: str | None = None) -> None:
+    def __init__(
+        self, data: bytes | memoryview, *, frames: int, messages: int = 1, key: str | None = None, apart: int = 0
+    ) -> None:
+        self.apart = apart
         self.data = data
         self.frames = frames
         self.messages = messages
@@ -32,16 +35,19 @@ class _Chunk:
 class Outbox:
     """`messages` and `bytes` wait; both bounds hold for `offer`, and for `push` as far as its caller asks `fits`.
 
+    `apart_bytes` of them do not count in `bytes_max`: what the owner says itself is bounded by the owner, and one large answer
+    of its own must not stop the events behind it.
     `replaced` counts the event frames whose place a newer one took: the owner reports them by `Peer.dropped`.
     """
 
-    __slots__ = ("_chunks", "_keys", "bytes", "bytes_max", "messages", "messages_max", "replaced")
+    __slots__ = ("_chunks", "_keys", "apart_bytes", "bytes", "bytes_max", "messages", "messages_max", "replaced")
 
     def __init__(self, *, messages_max: int, bytes_max: int) -> None:
         self.messages_max = messages_max
         self.bytes_max = bytes_max
         self.messages = 0
         self.bytes = 0
+        self.apart_bytes = 0
         self.replaced = 0
         self._chunks: deque[_Chunk] = deque()
         self._keys: dict[str, _Chunk] | None = None  # ephemeral chunks that may still be replaced
@@ -51,19 +57,20 @@ class Outbox:
         return bool(self._chunks)
 
     def fits(self, messages: int, size: int, *, droppable: bool = False) -> bool:
-        """Whether there is room. An empty line takes anything, or a large message could never leave."""
-        if not self._chunks:
+        """Whether there is room. A line of nothing but bytes apart takes anything, or a large message could never leave."""
+        counted = self.bytes - self.apart_bytes
+        if not counted:
             return True
         share = 2 if droppable else 1
-        return (self.messages + messages) * share <= self.messages_max and (self.bytes + size) * share <= self.bytes_max
+        return (self.messages + messages) * share <= self.messages_max and (counted + size) * share <= self.bytes_max
 
     def fits_frames(self, frames: Sequence[Frame]) -> bool:
         """Whether `offer(frames, droppable=False)` would succeed."""
         return self.fits(len(frames), sum(len(frame.ws) for frame in frames))
 
-    def push(self, data: bytes, *, frames: int = 0) -> None:
-        """Append bytes that are no event of the hub (or `frames` of them). The caller minds the bound."""
-        self._append(_Chunk(data, frames=frames))
+    def push(self, data: bytes, *, apart: bool = False) -> None:
+        """Append bytes that are no event of the hub. The caller minds the bound, that of bytes `apart` too."""
+        self._append(_Chunk(data, frames=0, apart=len(data) if apart else 0))
 
     def offer(self, frames: Sequence[Frame], *, droppable: bool) -> bool:
         """As `Sink.offer`: all of it or nothing."""
@@ -76,8 +83,8 @@ class Outbox:
         return True
 
     def keep(self, rest: bytes | memoryview, *, frames: int) -> None:
-        """What the socket did not take of a direct write: first in line, whatever the bounds say."""
-        chunk = _Chunk(rest, frames=frames, messages=max(1, frames))
+        """What the socket did not take of a direct write: first in line, whatever the bounds say; apart if it is no event."""
+        chunk = _Chunk(rest, frames=frames, messages=max(1, frames), apart=0 if frames else len(rest))
         self._chunks.appendleft(chunk)
         self._count(chunk, 1)
 
@@ -95,6 +102,9 @@ class Outbox:
         """The socket took `size` bytes of `head`. The answer: event frames that have left entirely, for `Peer.delivered`."""
         first = self._chunks[0]
         self.bytes -= size
+        apart = min(first.apart, size)
+        first.apart -= apart
+        self.apart_bytes -= apart
         if size < len(first.data):
             first.data = memoryview(first.data)[size:]
             return 0
@@ -106,7 +116,7 @@ class Outbox:
         """The connection is gone."""
         self._chunks.clear()
         self._keys = None
-        self.messages = self.bytes = 0
+        self.messages = self.bytes = self.apart_bytes = 0
 
     def _offer_droppable(self, frames: Sequence[Frame]) -> bool:
         if not self.fits(len(frames), sum(len(frame.ws) for frame in frames), droppable=True):
@@ -138,6 +148,7 @@ class Outbox:
     def _count(self, chunk: _Chunk, sign: int) -> None:
         self.messages += sign * chunk.messages
         self.bytes += sign * len(chunk.data)
+        self.apart_bytes += sign * chunk.apart
 
     def _join(self) -> _Chunk:
         """Make one chunk of the first ones."""
@@ -152,6 +163,7 @@ class Outbox:
             b"".join([part.data for part in parts]),
             frames=sum(part.frames for part in parts),
             messages=sum(part.messages for part in parts),
+            apart=sum(part.apart for part in parts),
         )
         self._chunks.appendleft(joined)
         return joined

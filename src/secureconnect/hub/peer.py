@@ -59,7 +59,12 @@ class Peer:
         """Take a place in a channel, silent until `start`. From here on the channel is open, so nothing later is missed.
 
         `after`: the position up to which the client has everything (exclusive); None: from now on. `first`: the lowest number
-        that this member may see. A second call for a channel never rewinds: it answers where the member is.
+        that this member may see.
+
+        A second call for a channel never loses what the first would bring. Where all behind `after` was delivered to this place,
+        or will be, it stays, and nothing comes twice. An older `after` is served as if for the first time: the place begins anew
+        there, silent until `start`, and what was delivered since may come again. One that cannot be resumed leaves the place
+        where it is, which is the `position` of the answer; so does None.
 
         Raises: SourceAway (the log's end could not be read; no place is taken), Closed. Cancellation: no place is taken.
         """
@@ -68,12 +73,7 @@ class Peer:
         with channels.hold(channel) as there:
             await channels.wait_open(there)
             tail = 0
-            if (
-                isinstance(after, int)
-                and after > (there.cursor or 0)
-                and there.source is not None
-                and channel not in self.members
-            ):
+            if isinstance(after, int) and after > (there.cursor or 0) and there.source is not None:
                 tail = await channels.look(there)  # the client knows more than this node has heard: ask the log
             return self._take_place(there, after, first, tail)
 
@@ -81,21 +81,26 @@ class Peer:
         """`tail`: of the log, if it was asked."""
         if not self.is_open:
             raise Closed("the peer was closed")
+        place, cursor, number, end = self._judge(channel, after, first, tail)
         member = self.members.get(channel.name)
-        present = None if member is None else channel.reached(member)
-        if channel.history is not None:
-            channel.history.forget(current_time())
-            asked = after if present is None else channel.history.position(present)
-            place, cursor = place_in_history(asked, channel.history)
-        else:
-            asked = after if present is None else present
-            entries_max = self._replays.limits.replay_entries_max
-            tail, first = max(tail, channel.cursor or 0), max(first, channel.first)
-            place, cursor = place_in_log(asked, tail=tail, first=first, entries_max=entries_max)
         if member is not None:
-            return replace(place, recovered=True, reset=False)
+            present = channel.reached(member)
+            if member.state is not State.SILENT and number is not None and member.began <= number <= end:
+                return replace(place, recovered=True, reset=False, missed=max(0, end - present))
+            if after is None or not place.recovered:
+                return replace(place, position=present if channel.history is None else channel.history.position(present))
+            self.leave(channel.name)
         self.members[channel.name] = channel.join(self, cursor)
         return place
+
+    def _judge(self, channel: Channel, after: int | str | None, first: int, tail: int) -> tuple[Place, int, int | None, int]:
+        """A new member's place and its cursor; `after` as a number of this channel, if it is one; and the channel's end."""
+        if (history := channel.history) is not None:
+            history.forget(current_time())
+            return *place_in_history(after, history), None if after is None else history.offset(after), history.tail
+        tail, first = max(tail, channel.cursor or 0), max(first, channel.first)
+        place, cursor = place_in_log(after, tail=tail, first=first, entries_max=self._replays.limits.replay_entries_max)
+        return place, cursor, after if isinstance(after, int) else None, max(tail, first - 1)
 
     def start(self, channels: Sequence[str]) -> None:
         """Deliver to these places: what was missed first, then everything newer. Unknown and started ones stay as they are."""
@@ -103,6 +108,11 @@ class Peer:
             member = self.members.get(name)
             if member is not None and member.state is State.SILENT:
                 self._replays.start(member)
+
+    def reached(self, channel: str) -> int | None:
+        """The last number of `channel` that went to the sink; None where there is no place, or no log behind it."""
+        member = self.members.get(channel)
+        return None if member is None or member.channel.source is None else member.channel.reached(member)
 
     def leave(self, channel: str) -> bool:
         """Give a place up; what waits in the sink still leaves. False: there was none."""

@@ -64,10 +64,16 @@ class Pump:
             self._more = None
 
     async def wait_room(self) -> None:
-        """Until a turn has ended; there may be room then. Cancellation: nothing is lost."""
+        """Until a turn has ended or room was given back; there may be some then. Cancellation: nothing is lost."""
         if self._room is None:
             self._room = anyio.Event()
         await self._room.wait()
+
+    def look_for_room(self) -> None:
+        """Wake who waits for room: there may be some."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     async def run(self) -> None:
         """Turn for ever."""
@@ -128,9 +134,7 @@ class Pump:
         starved, self.load.starved = self.load.starved, {}
         for channel in starved:
             self._on_freed(channel)
-        if self._room is not None:
-            self._room.set()
-            self._room = None
+        self.look_for_room()
 
     def _write(self, batches: list[Batch]) -> Iterator[int]:
         """All writes of a turn, each one synchronous step; yields how many sinks it served.

@@ -18,7 +18,7 @@ from .channels import Channels
 from .errands import Errands
 from .errors import SourceAway
 from .feed import PAGE, pause_s
-from .frame import Item, gap_frame
+from .frame import GAP, Item, gap_frame
 from .ledger import Ledger
 from .limits import Limits
 from .peer import Peer
@@ -74,8 +74,8 @@ class Replays:
                     failures = 0
                 except SourceAway:
                     failures += 1
-                    if peer.behind.pop(name, None) is not None:
-                        peer.behind[name] = member  # the others first
+                    if (present := peer.behind.pop(name, None)) is not None:
+                        peer.behind[name] = present  # the others first
                     await anyio.sleep(pause_s(failures) * (0.5 + self._random()))
         peer.behind = peer.replay_scope = None
         self.running -= 1
@@ -123,6 +123,8 @@ class Replays:
             if member.peer.offer_replayed([item.frame for item in chunk]):
                 done, step = done + len(chunk), step * 2
                 member.cursor = chunk[-1].sequence
+                if chunk[0].frame.event == GAP:
+                    member.began = chunk[0].sequence
                 deadline = anyio.current_time() + self.limits.replay_wait_s
             elif len(chunk) > 1:
                 step = len(chunk) // 2
@@ -131,11 +133,16 @@ class Replays:
         return True
 
     async def _wait_room(self, member: Member, item: Item, deadline: float) -> bool:
-        """False: there was none in time, and the connection was ended."""
+        """False: there was none in time, though nothing moved, and the connection was ended."""
         peer = member.peer
-        with anyio.CancelScope(deadline=deadline) as scope:
-            await peer.sink.wait_room([item.frame])
-            await checkpoint()
+        is_late = True
+        while is_late:
+            left_bytes = getattr(peer.sink, "left_bytes", 0)
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await peer.sink.wait_room([item.frame])
+                await checkpoint()
+            is_late = scope.cancelled_caught and getattr(peer.sink, "left_bytes", 0) != left_bytes
+            deadline = anyio.current_time() + self.limits.replay_wait_s
         if scope.cancelled_caught and member.state is State.BEHIND:
             self.ledger.hung_up += 1
             peer.sink.hang_up("slow_consumer")

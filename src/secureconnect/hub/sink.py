@@ -17,7 +17,9 @@ SendNow: TypeAlias = Callable[[bytes], int]
 class Sink(Protocol):
     """A bounded queue in front of a connection. It counts what leaves it by `Peer.delivered`, what it drops by `Peer.dropped`.
 
-    A sink that wants to know its peer has a method `attach(peer)`, which `Hub.connect` calls.
+    A sink that wants to know its peer has a method `attach(peer)`, which `Hub.connect` calls. One whose line is not only events
+    may have `left_bytes`, a number that changes while its peer reads: a replay that waits for room behind something else is
+    then not taken for one that nobody reads.
     """
 
     def offer(self, frames: Sequence[Frame], *, droppable: bool) -> bool:

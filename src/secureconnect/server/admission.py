@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from enum import Enum
+from typing import TypeAlias, TypeVar
 
 import msgspec
 import structlog
@@ -30,6 +31,32 @@ _USER = "user:"
 
 After = Mapping[str, int | str]
 """Up to which position a client has everything, by channel."""
+
+
+class Start(Enum):
+    """Where a place begins in a channel of which the client has no position."""
+
+    NOW = "now"
+    """With what comes next."""
+    JOINED = "joined"
+    """With the entry that made the user a member: the client was here before, and everything there is new to it."""
+
+
+Beginning: TypeAlias = int | str | Start
+"""What a place begins behind: the client's position, or what is said instead of one."""
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """Permission to listen. `first`: the lowest sequence that may be read. `joined`: that with which the membership began."""
+
+    first: int
+    joined: int | None = None
+
+    def behind(self, beginning: Beginning) -> int | str | None:
+        """The position to take a place behind; None: the channel's end, also where nobody knows when the user joined."""
+        if not isinstance(beginning, Start):
+            return beginning
+        return None if beginning is Start.NOW or self.joined is None else self.joined - 1
 
 
 class Places:
@@ -81,8 +108,8 @@ class Places:
         return self.peer.leave(channel)
 
 
-async def admit(access: Access, user: UserId, channel: str) -> int:
-    """The lowest sequence of `channel` that `user` may read.
+async def admit(access: Access, user: UserId, channel: str) -> Admission:
+    """What `user` may read of `channel`.
 
     Raises: BadRequest (no such kind of channel), NotFound, Forbidden, Unavailable.
     """
@@ -90,25 +117,25 @@ async def admit(access: Access, user: UserId, channel: str) -> int:
         _, membership = await access.member(ConversationId(channel.removeprefix(_CONVERSATION)), user)
         if membership.visible_from == SEES_NOTHING:
             raise Unavailable("Your joining is not in the conversation's log yet; try again")
-        return membership.visible_from
+        return Admission(membership.visible_from, membership.joined_sequence)
     if channel.startswith(_USER):
         if channel != user_channel(user):
             raise Forbidden("Only one's own user channel can be listened to")
-        return 1
+        return Admission(1)
     shown = channel[:CHANNEL_LENGTH_MAX]
     raise BadRequest(f"channels: there is no channel {shown!r}; for example conversation:<id>", details={"field": "channels"})
 
 
-async def everything(access: Access, user: UserId) -> dict[str, int | None]:
-    """What `all` means: one's own channel and every conversation, each with the lowest sequence that may be read.
+async def everything(access: Access, user: UserId) -> dict[str, Admission | None]:
+    """What `all` means: one's own channel and every conversation, each with what may be read of it.
 
     None where that is not known yet and `admit` must be asked. Raises: Unavailable.
     """
-    found: dict[str, int | None] = {user_channel(user): 1}
+    found: dict[str, Admission | None] = {user_channel(user): Admission(1)}
     for standing in await access.conversations_of(user):
-        if standing.membership is not None:
-            first = standing.membership.visible_from
-            found[conversation_channel(standing.rules.conversation)] = None if first == SEES_NOTHING else first
+        if (mine := standing.membership) is not None:
+            known = None if mine.visible_from == SEES_NOTHING else Admission(mine.visible_from, mine.joined_sequence)
+            found[conversation_channel(standing.rules.conversation)] = known
     return found
 
 
@@ -121,11 +148,12 @@ class SessionEnded(msgspec.Struct):
 
 
 class MembershipChanged(msgspec.Struct):
-    """The signal `membership`. `change`: added, removed, changed."""
+    """The signal `membership`. `change`: added, removed, changed. `reason`, of `removed`: left, removed, deleted."""
 
     conversation_id: ConversationId
     user_id: UserId
     change: str
+    reason: str = "removed"
 
 
 def read_signal(data: bytes, kind: type[T]) -> T | None:

@@ -3,8 +3,10 @@
 Writing. After the handshake every byte goes through `_write`, in the order of the calls: at once when the kernel takes it, else
 into the outbox, which one task empties and which exists only while something waits. So the hub's pump, answers, pongs and close
 frames cannot tear one another, and an idle socket costs no buffer and no task. A socket that takes nothing for `write_deadline_s`
-is torn down: half a frame may be in the kernel, so there is no polite end. An outbox that overflows ends the socket with 1013:
-its client comes back and resumes, so what has not begun to leave is dropped to let the close frame through.
+has 1013 next in its line, behind the frame that has begun to leave, and `close_s` to take it; then it is torn down. What waits is
+bounded (websocket_backlog.py says how): answers wait for room in their command's task, events are replayed later, and the reader
+pauses before its replies could overflow. Should a notice of ours find no room all the same, the socket ends with 1013 too: its
+client comes back and resumes, so what has not begun to leave is dropped to let the close frame through.
 
 Closing (RFC 6455 §7). Whoever begins, both close frames cross, then our direction ends, then we read to the peer's end: closing
 over unread bytes would be a reset and destroy the close frame on its way. All of it within `close_s`, or it is aborted.
@@ -17,12 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import trio
 
-from secureconnect.hub import Frame, Outbox, Peer
+from secureconnect.hub import Frame, Peer
 from secureconnect.ports import Transport
+from secureconnect.server.websocket_backlog import Backlog
 from secureconnect.server.websocket_frames import (
     BINARY,
     CLOSE,
@@ -40,33 +42,11 @@ from secureconnect.server.websocket_frames import (
     server_frame,
 )  # fmt: skip
 from secureconnect.server.websocket_limits import Counters, GatewayLimits
+from secureconnect.server.websocket_receiver import Receiver
 from secureconnect.server.websocket_timers import Timers
 
 RECEIVE_BYTES = 16_384
 """Of one read: some two hundred commands, and small enough that ten thousand busy sockets do not matter."""
-
-EVENTS_SHARE = 0.75
-"""Of the outbox: a replay fills it to the brim, and still there must be room for the answers and pongs of a client that reads."""
-
-
-class Receiver(Protocol):
-    """Who gets a connection's messages. All but `caught_up` is synchronous."""
-
-    def received(self, payload: bytes, *, is_text: bool) -> bool:
-        """One whole message. False: `caught_up` must return before the next one is given."""
-        ...
-
-    async def caught_up(self) -> None:
-        """Until the next message may be given. Returns soon after `ended`."""
-        ...
-
-    def due(self, now_s: float) -> float:
-        """Do what is due; the next time something may be, `math.inf` for never."""
-        ...
-
-    def ended(self) -> None:
-        """Nothing more will be said: the connection is closing or gone. May come twice."""
-        ...
 
 
 @dataclass(slots=True)
@@ -80,11 +60,11 @@ class Shared:
 
 
 class Connection:
-    """A `hub.DirectSink`. Everything but `serve` and `wait_room` is synchronous, never blocks and never raises."""
+    """A `hub.DirectSink`. Everything but `serve` and the `wait_…` is synchronous, never blocks and never raises."""
 
     __slots__ = (
         "_deadline_s", "_deadline_word", "_frames", "_has_closed", "_heard_s", "_is_last", "_outbox", "_pinged_s",
-        "_read_ahead", "_receiver", "_room", "_shared", "_transport", "is_closing", "peer", "send_now", "tick",
+        "_read_ahead", "_receiver", "_shared", "_transport", "ended_by", "is_closing", "peer", "send_now", "tick",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, shared: Shared, receiver: Receiver) -> None:
@@ -92,8 +72,7 @@ class Connection:
         self._shared = shared
         self._receiver = receiver
         self._frames = FrameReader(shared.limits.message_bytes_max)
-        self._outbox: Outbox | None = None
-        self._room: trio.Event | None = None
+        self._outbox: Backlog | None = None
         self._heard_s = self._pinged_s = trio.current_time()
         self._deadline_s = math.inf
         self._deadline_word = ""
@@ -101,6 +80,8 @@ class Connection:
         self._read_ahead = b""
         self._is_last = False  # our direction ends when the outbox is empty
         self.is_closing = False
+        self.ended_by = ""
+        """The reason, once it is closing."""
         self.peer: Peer | None = None
         self.send_now = transport.send_now
         self.tick = 0
@@ -136,7 +117,7 @@ class Connection:
         while await self._transport.receive(RECEIVE_BYTES):
             pass
         while self._outbox is not None:  # the peer has ended its direction, but may still read ours
-            await self._progress()
+            await self._outbox.wait_progress()
 
     def release(self) -> None:
         """The reader's last deed: nothing of the connection is left behind."""
@@ -160,11 +141,20 @@ class Connection:
                     self._heard_s = trio.current_time()
                 if self._has_closed:
                     return False
+                if self._outbox is not None and self._outbox.is_crowded:
+                    await self._less_crowded()
         except FrameError as error:
             self.close(error.code, error.reason)
             self._has_closed = True
             return False
         return True
+
+    async def _less_crowded(self) -> None:
+        """Until the peer has read some of what it was told, or the connection is gone."""
+        self._heard_s = math.inf
+        while self._outbox is not None and self._outbox.is_crowded:
+            await self._outbox.wait_progress()
+        self._heard_s = trio.current_time()
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
@@ -176,13 +166,27 @@ class Connection:
     # -- writing
 
     def push(self, frame: bytes) -> bool:
-        """Send one whole frame of our own. False: the connection is closing, or there was no room and it is now."""
+        """Send a frame that answers no command. False: the connection is closing, or there was no room and it is now."""
         if self.is_closing:
             return False
         if self._write(frame):
             return True
         self.hang_up("slow_consumer")
         return False
+
+    def answer(self, frame: bytes) -> bool:
+        """Send the answer of a command. False: there is no room, and `wait_answer` must bring it."""
+        if self.is_closing:
+            return True
+        if self._outbox is None:
+            self._send(frame, 0)
+            return True
+        return self._outbox.answer(frame)
+
+    async def wait_answer(self, frame: bytes) -> None:
+        """As `answer`, waiting for room as long as the peer reads; returns when it stands in line, or the connection ends."""
+        assert self._outbox is not None, "`answer` found no room just now"
+        await self._outbox.wait_answer(frame)
 
     def offer(self, frames: Sequence[Frame], *, droppable: bool) -> bool:
         """As `hub.Sink`."""
@@ -201,13 +205,12 @@ class Connection:
     async def wait_room(self, frames: Sequence[Frame]) -> None:
         """As `hub.Sink`."""
         while self._outbox is not None and not self._outbox.fits_frames(frames):
-            await self._progress()
+            await self._outbox.wait_progress()
 
-    async def _progress(self) -> None:
-        """Until some of the outbox has left, or the connection is gone."""
-        if self._room is None:
-            self._room = trio.Event()
-        await self._room.wait()
+    @property
+    def left_bytes(self) -> int:
+        """As `hub.Sink`."""
+        return 0 if self._outbox is None else self._outbox.left_bytes
 
     def keep(self, rest: memoryview | bytes, frames: int) -> None:
         """As `hub.DirectSink`: the pump's own write was not taken whole."""
@@ -232,11 +235,7 @@ class Connection:
         if self._outbox is None:
             self._send(data, 0)
             return True
-        limits = self._shared.limits
-        if self._outbox.messages >= limits.outbox_messages_max or self._outbox.bytes + len(data) > limits.outbox_bytes_max:
-            return False
-        self._outbox.push(data)
-        return True
+        return self._outbox.control(data)
 
     def _send(self, data: bytes, frames: int) -> None:
         """Write what is taken now, keep the rest; nothing waits in front. `frames`: how many events of the hub it ends."""
@@ -255,10 +254,7 @@ class Connection:
             self.peer.delivered(frames)
 
     def _begin_backlog(self, rest: memoryview | bytes, frames: int) -> None:
-        limits = self._shared.limits
-        self._outbox = Outbox(
-            messages_max=int(limits.outbox_messages_max * EVENTS_SHARE), bytes_max=int(limits.outbox_bytes_max * EVENTS_SHARE)
-        )
+        self._outbox = Backlog(self._shared.limits)
         self._outbox.keep(rest, frames=frames)
         self._shared.begin(self, self._drain)
 
@@ -272,13 +268,16 @@ class Connection:
                 except OSError as error:
                     self.broken(error)
                     return
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and self.is_closing:
                 self.abort("stalled")
-                return
+            elif scope.cancelled_caught:
+                self.close(TRY_LATER, "slow_consumer", cause="stalled", is_next=True)
 
     def _flush(self) -> None:
         """Write what the kernel takes now. Raises: OSError."""
         outbox = self._outbox
+        if outbox is None:
+            return  # it ended while this waited
         while outbox:
             chunk = outbox.head()
             try:
@@ -288,6 +287,8 @@ class Connection:
             if taken and self._heard_s < math.inf:
                 self._heard_s = trio.current_time()  # it reads: that is life too, and a ping would stand behind all this
             left = outbox.wrote(taken)
+            outbox.left_bytes += taken
+            outbox.admit()
             if left and self.peer is not None:
                 self.peer.delivered(left)
             if taken < len(chunk):
@@ -297,7 +298,7 @@ class Connection:
             if self.peer is not None and not self.is_closing:
                 self.peer.idle()
             self._end_if_last()
-        self._wake_room()
+        outbox.moved()
 
     def _make_way(self, frame: bytes) -> None:
         """The last frame goes before all that has not begun to leave."""
@@ -307,23 +308,24 @@ class Connection:
         self._outbox.keep(begun, frames=0)
         self._outbox.push(frame)
 
-    def _wake_room(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
-
     # -- ending
 
-    def close(self, code: int, reason: str = "", *, cause: str = "") -> None:
-        """Begin the close handshake, or answer the peer's. Idempotent. Commands under way go on, their answers are not sent."""
+    def close(self, code: int, reason: str = "", *, cause: str = "", is_next: bool = False) -> None:
+        """Begin the close handshake, or answer the peer's. Idempotent. Commands under way go on, their answers are not sent.
+
+        `is_next`: the close frame goes before what waits and has not begun to leave.
+        """
         if self.is_closing:
             return
         self.leave_channels()  # no event may follow the close frame; what waits before it still leaves
-        if not self._write(close_frame(code, reason)):
-            self._make_way(close_frame(code, reason))
+        frame = close_frame(code, reason)
+        if (is_next and self._outbox is not None) or not self._write(frame):
+            self._make_way(frame)
         if self.is_closing:
             return  # the write found the connection gone
         self.is_closing = True
+        if self._outbox is not None:
+            self._outbox.refuse_answers()
         self._count(cause or reason or str(code))
         self.end_at(trio.current_time() + self._shared.limits.close_s, "")
         self._receiver.ended()
@@ -342,8 +344,10 @@ class Connection:
         if self.peer is not None:
             self.peer.busy()  # the pump must not write to a socket that is gone
         self._transport.abort()
-        self._outbox = None
-        self._wake_room()
+        outbox, self._outbox = self._outbox, None
+        if outbox is not None:
+            outbox.refuse_answers()
+            outbox.moved()
         self._receiver.ended()
 
     def end_at(self, when_s: float, word: str) -> None:
@@ -389,5 +393,6 @@ class Connection:
             self._transport.send_eof()
 
     def _count(self, word: str) -> None:
+        self.ended_by = word
         closed = self._shared.counters.closed
         closed[word] = closed.get(word, 0) + 1

@@ -71,7 +71,7 @@ class Dispatcher:
             return await self._bounded(endpoint, params, context)
         except SecureConnectError as error:
             if error.status >= 500:
-                _log.warning("refused", operation=endpoint.name, code=error.word, request_id=context.request_id)
+                _log.warning("refused", operation=endpoint.name, code=error.word, error=str(error), request_id=context.request_id)
             return failure(error)
         except Exception:  # noqa: BLE001  # the door of one request: a bug answers 500, is counted, and ends nobody else
             self.counters.unexpected += 1

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from secureconnect.errors import SecureConnectError
 from secureconnect.features.auth.model import Identity
 from secureconnect.ids import RequestId
 
@@ -71,7 +72,9 @@ anything msgspec encodes, `msgspec.Raw` for ready JSON."""
 class Endpoint:
     """One operation. Paths write their fields as `:field`, named as in `params`.
 
-    `result`: the type of the data, for the schema (None: no data). `aliases`: other names of a field, used when it is absent.
+    `result`: the type of the data, for the schema (None: no data; of a bare row: the type of the document, `str` for text).
+    `errors`: what its service refuses with, beside what any row may (`openapi.COMMON`).
+    `aliases`: other names of a field, used when it is absent.
     `headers`: request headers (lower case) that give a field when it is absent.
     `also`: further (method, path) pairs for old clients.
     `parallel`: on a socket runs aside instead of in turn. `overlaps`: on a socket the next of its kind may begin as soon as this
@@ -84,6 +87,7 @@ class Endpoint:
     params: type[msgspec.Struct]
     call: Handler
     result: Any = None
+    errors: tuple[type[SecureConnectError], ...] = ()
     permission: Permission = "user"
     deadline: DeadlineClass = "request"
     rate: RateClass = "default"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,6 +32,8 @@ LINGERING_MAX = 1_000
 """Refused connections that are told so at the same time; above it they are closed without a word."""
 CAPACITY_RETRY_S = 1.0
 """What a connection too many is told; connections of requests come and go quickly."""
+LAST_REQUEST_S = 5.0
+"""For who connects while the server drains: to ask, and to read the answer."""
 API_PREFIX = b"/v1/"
 """Below it there are operations only: what no row has is answered 404 here, not by a page."""
 
@@ -101,8 +104,7 @@ class Front:
         """The whole life of one connection. Never raises but on cancellation."""
         self.counters.accepted += 1
         if self._draining:
-            restarting = Unavailable("This server is about to restart; come back soon", retry_after_s=CAPACITY_RETRY_S)
-            await self._turn_away(transport, restarting)
+            await self._serve_last(transport)
             return
         if len(self._connections) >= self._limits.connections_max:
             self._note_full()
@@ -260,6 +262,36 @@ class Front:
         self.counters.late += 1
         stage = connection.phase
         await self._refuse(connection, SlowRequest(f"The request's {stage} did not arrive in time", details={"stage": stage}))
+
+    async def _serve_last(self, transport: Transport) -> None:
+        """Who comes while we drain has one request: health is told, all else is another server's. The drain waits for none."""
+        connection = Connection(transport, self._limits)
+        if self._lingering >= LINGERING_MAX:
+            transport.abort()
+            return
+        self._lingering += 1
+        try:
+            with trio.move_on_after(LAST_REQUEST_S), connection.scope:
+                head = await connection.next_head()
+                if head is None:
+                    return
+                begun = self._exchange.begin(head, transport.peer)
+                if isinstance(begun, Call) and begun.endpoint.bare:
+                    reply = await self._exchange.run(begun, b"")
+                else:
+                    restarting = Unavailable("This server is about to restart; come back soon", retry_after_s=CAPACITY_RETRY_S)
+                    reply = self._exchange.refuse_begun(restarting, head.headers)
+                is_head = head.method == "HEAD"
+                await connection.write(self._writer.answer(reply, version=head.version, keep=False, head_only=is_head))
+                await connection.goodbye()
+        except SecureConnectError as problem:
+            with suppress(OSError):
+                await self._refuse(connection, problem)
+        except OSError:
+            pass
+        finally:
+            self._lingering -= 1
+            transport.abort()
 
     def _note_full(self) -> None:
         self.counters.refused += 1

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import structlog
 import trio
 
 from secureconnect.errors import SecureConnectError
@@ -23,6 +24,8 @@ IN_A_ROW = 2
 """Probes that must agree before a state is called worse: one hiccup is not a fault."""
 
 State = Literal["unknown", "up", "slow", "down"]
+
+_log = structlog.get_logger("secureconnect.health")
 
 
 @dataclass(slots=True)
@@ -83,18 +86,28 @@ class Prober:
 
     async def once(self) -> None:
         began_s = trio.current_time()
-        error = f"no answer within {PROBE_DEADLINE_S:g} s"
+        error, why = f"no answer within {PROBE_DEADLINE_S:g} s", ""
         with trio.move_on_after(PROBE_DEADLINE_S) as scope:
             try:
                 await self._probe()
             except SecureConnectError as caught:
-                error = str(caught)
+                error, why = caught.message, str(caught)
             else:
                 error = ""
+        dependency, was = self._dependency, self._dependency.state
         if error or scope.cancelled_caught:
-            self._dependency.failed(error, self._clock.now_us())
+            dependency.failed(error, self._clock.now_us())
         else:
-            self._dependency.probed(trio.current_time() - began_s, self._clock.now_us())
+            dependency.probed(trio.current_time() - began_s, self._clock.now_us())
+        if dependency.state != was:
+            self._tell(was, why or error)
+
+    def _tell(self, was: State, why: str) -> None:
+        dependency = self._dependency
+        if dependency.state == "up":
+            _log.info("dependency_up", name=dependency.name, was=was)
+        else:
+            _log.warning(f"dependency_{dependency.state}", name=dependency.name, was=was, error=why)
 
 
 @dataclass(slots=True)

@@ -49,15 +49,19 @@ FAILURE: Final[Json] = {
         "meta": {"$ref": "#/components/schemas/Meta"},
     },
 }
-REFUSALS: Final[Mapping[str, str]] = {
-    "400": "A field is missing or wrong, or the request is not valid HTTP",
-    "404": "No such thing",
-    "413": "Too large",
-    "429": "Too many requests",
-    "500": "An unexpected error",
-    "503": "Not available now; `Retry-After` says when to come back",
-    "504": "The deadline passed",
+COMMON: Final[Mapping[int, str]] = {
+    400: "A field is missing or wrong, or the request is not valid HTTP",
+    403: "Not allowed, or not from this origin",
+    404: "No such thing",
+    413: "Too large",
+    429: "Too many requests",
+    500: "An unexpected error",
+    503: "Not available now; `Retry-After` says when to come back",
+    504: "The deadline passed",
 }
+"""What any operation may be answered with, whoever asks. Rows add what their services raise (`Endpoint.errors`)."""
+NO_TOKEN: Final[Mapping[int, str]] = {401: "No valid token"}
+"""Every row that is not public."""
 
 
 def document(endpoints: Sequence[Endpoint]) -> bytes:
@@ -71,7 +75,8 @@ def document(endpoints: Sequence[Endpoint]) -> bytes:
         for count, (method, path) in enumerate(((row.method, row.path), *row.also)):
             operation = _operation(row, path, method, _resolved(params, components), result)
             if count:
-                operation |= {"deprecated": True, "operationId": f"{row.name}.{count}"}
+                operation["deprecated"] = True
+                del operation["operationId"]  # it is the method's name on sockets, and a document may have it once
             paths.setdefault(_template(path), {})[method.lower()] = operation
     return encode(
         {
@@ -141,21 +146,32 @@ def _body(fields: Json, required: Iterable[str]) -> Json:
 
 
 def _responses(row: Endpoint, result: Json | None) -> Json:
+    refusals = dict(COMMON)
+    if row.permission != "public":
+        refusals |= NO_TOKEN
+    for error in row.errors:
+        refusals.setdefault(error.status, (error.__doc__ or error.__name__).splitlines()[0])
+    failure = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
+    responses: Json = {str(status): {"description": words, "content": failure} for status, words in sorted(refusals.items())}
     if row.bare:
-        return {"200": {"description": "As it is, without envelope"}, "503": {"description": "Not serving"}}
+        return responses | _bare(row, result)
     content = {"application/json": {"schema": _envelope(result)}}
-    responses: Json = {str(row.status): {"description": "Done", "content": content}}
+    responses[str(row.status)] = {"description": "Done", "content": content}
     if row.status != 200:
         responses["200"] = {"description": "Done before, unchanged", "content": content}
-    refusals = dict(REFUSALS)
-    if row.permission != "public":
-        refusals |= {"401": "No valid token", "403": "Not allowed"}
-    for status, words in sorted(refusals.items()):
-        responses[status] = {
-            "description": words,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}},
-        }
     return responses
+
+
+def _bare(row: Endpoint, result: Json | None) -> Json:
+    """Documents without the envelope. A node that is not serving answers 503 with the same document, which says why."""
+    if row.result is str:
+        return {"200": {"description": "As it is, without envelope", "content": {"text/plain": {"schema": result}}}}
+    schema = result or {"type": "object"}
+    unwell = {"anyOf": [schema, {"$ref": "#/components/schemas/Failure"}]}
+    return {
+        "200": {"description": "As it is, without envelope", "content": {"application/json": {"schema": schema}}},
+        "503": {"description": "Not serving", "content": {"application/json": {"schema": unwell}}},
+    }
 
 
 def _envelope(result: Json | None) -> Json:

@@ -5,9 +5,10 @@ gives, and goes. So nothing is kept between two polls, any node can serve the ne
 loses and repeats nothing in conversation channels. The answer's `after` is what the next poll should bring: it moves only with
 events that the answer contains, or past those that cannot come, which a `gap` event says.
 
-A poll may wait for a minute, so what a socket hears of meanwhile binds it too: a removed member's place is taken away, and the
-end of the login session ends the poll. And when the server drains, every poll is answered with what it has, or empty with the
-positions that it brought, so that the client goes on elsewhere instead of holding the ending up for its whole wait.
+A poll may wait for a minute, so what a socket hears of meanwhile binds it too: a removed member's place is taken away and the
+poll answered at once with `unsubscribed`, and the end of the login session or of the token's life ends it. And when the server
+drains, every poll is answered with what it has, or empty with the positions that it brought, so that the client goes on elsewhere
+instead of holding the ending up for its whole wait.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ from typing import Annotated
 import msgspec
 import trio
 
-from secureconnect.errors import AtCapacity, NotAuthenticated
+from secureconnect.errors import AtCapacity, Forbidden, NotAuthenticated, NotFound
 from secureconnect.features.access.service import Access
 from secureconnect.features.auth.model import Identity
 from secureconnect.hub import Frame, Hub, Peer, Place
 from secureconnect.ids import ConversationId, UserId, conversation_channel
 from secureconnect.observe import stage
+from secureconnect.ports import Clock
 from secureconnect.server.admission import (
     EVERYTHING,
+    Admission,
     After,
     MembershipChanged,
     Places,
     SessionEnded,
+    Start,
     admit,
     everything,
     read_after,
@@ -85,9 +89,10 @@ class PollResult(msgspec.Struct):
 class Polls:
     """The polls of one node."""
 
-    def __init__(self, hub: Hub, access: Access, *, polls_max: int = POLLS_MAX) -> None:
+    def __init__(self, hub: Hub, access: Access, clock: Clock, *, polls_max: int = POLLS_MAX) -> None:
         self._hub = hub
         self._access = access
+        self._clock = clock
         self._polls_max = polls_max
         self._users: dict[UserId, dict[_Poll, None]] = {}
         self._is_ending = False
@@ -132,16 +137,18 @@ class Polls:
         self._users.setdefault(me.user, {})[poll] = None
         try:
             stage.at("join")
-            await poll.join(self._access, names, after or {})
+            await poll.join(self._access, names, after)
             if after is not None:
                 stage.at("wait")
-                await poll.wait(wait_s)
+                await poll.wait(wait_s, life_s=max(0.0, me.expires_at_s - self._clock.now_us() / 1e6))
         finally:
             peer.close()
             self.waiting -= 1
             self._forget(me.user, poll)
         if poll.is_revoked:
             raise NotAuthenticated("The login session was ended", code="TOKEN_REVOKED")
+        if poll.is_expired and not collector.payloads:
+            raise NotAuthenticated("Token expired", code="TOKEN_EXPIRED")
         return _result(collector.payloads, {**poll.positions, **collector.positions})
 
     def _forget(self, user: UserId, poll: _Poll) -> None:
@@ -160,13 +167,13 @@ class Polls:
         changed = read_signal(data, MembershipChanged)
         if changed is not None and changed.change == "removed":
             for poll in self._users.get(changed.user_id, ()):
-                poll.places.withdraw(conversation_channel(changed.conversation_id))
+                poll.withdraw(conversation_channel(changed.conversation_id), changed.reason)
 
 
 class _Poll:
     """One poll under way."""
 
-    __slots__ = ("_collector", "_missed", "is_revoked", "me", "places", "positions", "via")
+    __slots__ = ("_collector", "_missed", "is_expired", "is_revoked", "me", "places", "positions", "via")
 
     def __init__(self, me: Identity, via: Via, peer: Peer, collector: _Collector) -> None:
         self.me = me
@@ -174,20 +181,33 @@ class _Poll:
         self.places = Places(peer)
         self.positions: dict[str, int | str] = {}
         """Up to where the client has everything, as far as joining tells."""
-        self.is_revoked = False
+        self.is_expired = self.is_revoked = False
         self._collector = collector
         self._missed = 0
 
-    async def join(self, access: Access, names: Mapping[str, None], after: After) -> None:
-        """Take a place in each channel behind the client's position. Raises: as `Places.take` and `admit`."""
+    async def join(self, access: Access, names: Mapping[str, None], after: After | None) -> None:
+        """Take a place in each channel behind the client's position. Raises: as `Places.take` and `admit`.
+
+        Where it has none it begins at the channel's end; but who brings positions and asks for `all` begins with the joining,
+        for that was since the last poll.
+        """
+        given, known = after or {}, dict[str, Admission | None]()
         with self.places.taking():
-            allowed: dict[str, int | None] = {}
             if EVERYTHING in names:
-                allowed.update(await everything(access, self.me.user))
-            allowed.update((name, allowed.get(name)) for name in names if name != EVERYTHING)
-            for channel, known_first in allowed.items():
-                first = await admit(access, self.me.user, channel) if known_first is None else known_first
-                self._joined(channel, after.get(channel), await self.places.take(channel, after=after.get(channel), first=first))
+                known = await everything(access, self.me.user)
+            unknown = dict.fromkeys(known, Start.NOW if after is None else Start.JOINED)
+            for channel in {**known, **names}:
+                if channel == EVERYTHING:
+                    continue
+                try:
+                    admission = known.get(channel) or await admit(access, self.me.user, channel)
+                    behind = admission.behind(given.get(channel, unknown.get(channel, Start.NOW)))
+                    place = await self.places.take(channel, after=behind, first=admission.first)
+                except (Forbidden, NotFound):
+                    if channel in names:
+                        raise
+                else:  # removed meanwhile, it does not belong to `all` any more
+                    self._joined(channel, behind, place)
 
     def _joined(self, channel: str, known: int | str | None, place: Place) -> None:
         if known is None or not place.recovered:
@@ -199,16 +219,24 @@ class _Poll:
             data = {"channel": channel, "after": place.position, "cause": "reset" if place.reset else "not_kept"}
             self._collector.put(event("gap", data, channel=channel))
 
-    async def wait(self, wait_s: float) -> None:
-        """Let events come; wait for one, then briefly for the rest of what was missed."""
+    async def wait(self, wait_s: float, *, life_s: float) -> None:
+        """Let events come; wait for one, then briefly for the rest of what was missed. `life_s`: of the token, from now."""
         collector = self._collector
         self.places.peer.start(tuple(self.positions))
-        with trio.move_on_after(wait_s):
-            while not collector.payloads and not collector.is_full:
-                await collector.more()
-        with trio.move_on_after(min(REPLAY_S, wait_s)):
-            while collector.payloads and collector.seen < self._missed and not collector.is_full:
-                await collector.more()
+        with trio.move_on_after(life_s) as life:
+            with trio.move_on_after(wait_s):
+                while not collector.payloads and not collector.is_full:
+                    await collector.more()
+            with trio.move_on_after(min(REPLAY_S, wait_s)):
+                while collector.payloads and collector.seen < self._missed and not collector.is_full:
+                    await collector.more()
+        self.is_expired = life.cancelled_caught
+
+    def withdraw(self, channel: str, reason: str) -> None:
+        """The user may not listen to `channel` any more: the answer says so, now, and has no position of it."""
+        if self.places.withdraw(channel):
+            self.positions.pop(channel, None)
+            self._collector.withdraw(channel, event("unsubscribed", {"channel": channel, "reason": reason}, channel=channel))
 
     def end(self) -> None:
         """Wait no longer, and take nothing more."""
@@ -234,6 +262,12 @@ class _Collector:
     def put(self, payload: bytes) -> None:
         """An event of our own."""
         self.payloads.append(payload)
+
+    def withdraw(self, channel: str, payload: bytes) -> None:
+        """The last event of `channel`, and of this answer: who waits for more is not told later than need be."""
+        self.positions.pop(channel, None)
+        self.put(payload)
+        self._end()
 
     def offer(self, frames: Sequence[Frame], *, droppable: bool) -> bool:
         size = sum(len(frame.payload) for frame in frames if self._wants(frame))

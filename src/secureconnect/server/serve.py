@@ -53,6 +53,7 @@ class Server:
         self._stop = trio.Event()
         self._at_once = trio.Event()
         self._ended = trio.Event()
+        self._is_over = False
         self.unexpected = 0
         """Exceptions that came out of a connection, since the start."""
 
@@ -74,9 +75,10 @@ class Server:
             task_status.started()
             await self._stop.wait()
             self._readiness.draining = True
-            self._listener.close()
             _log.info("draining", grace_s=self._grace_s)
-            await self._drain()
+            await self._drain()  # still listening: whoever asks is told that this server is not ready
+            self._is_over = True
+            self._listener.close()
             connections.cancel_scope.cancel()
         _log.info("stopped")
         self._ended.set()
@@ -95,11 +97,11 @@ class Server:
         scope.cancel()
 
     async def _accept(self, spawn: Callable[..., None]) -> None:
-        while not self._stop.is_set():
+        while not self._is_over:
             try:
                 transport = await self._listener.accept()
             except OSError as error:
-                if self._stop.is_set():
+                if self._is_over:
                     return
                 _log.warning("accept_failed", error=str(error))
                 await trio.sleep(ACCEPT_PAUSE_S)

@@ -23,12 +23,13 @@ from secureconnect.features.auth.model import Identity
 from secureconnect.hub import Hub
 from secureconnect.ids import UserId, conversation_channel
 from secureconnect.ports import Clock, Ids, Transport
-from secureconnect.server.admission import MembershipChanged, SessionEnded, read_signal
+from secureconnect.server.admission import MembershipChanged, SessionEnded, Start, read_signal
 from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
 from secureconnect.server.origins import Origins
 from secureconnect.server.session import event
+from secureconnect.server.websocket_closings import Closings
 from secureconnect.server.websocket_frames import INTERNAL, RESTART
 from secureconnect.server.websocket_handshake import (
     HandshakeRequest as HandshakeRequest,
@@ -85,6 +86,7 @@ class Gateway:
         self._clock = clock
         self._ids = ids
         self._timers = Timers()
+        self._closings = Closings()
         self._shared = Shared(limits, self._timers, self.counters, self._begin)
         self._office = Office(
             hub, dispatcher, {**callable_here, **own}, authenticate, check, access, clock, ids, node, degraded, self._enter
@@ -206,6 +208,7 @@ class Gateway:
             if not of_user:
                 del self._users[socket.identity.user]
         self._left.set()
+        self._closings.note(socket.connection.ended_by, connection_id=socket.id)
 
     # -- work beside the readers
 
@@ -244,9 +247,9 @@ class Gateway:
         channel = conversation_channel(changed.conversation_id)
         for socket in list(self._users.get(changed.user_id, ())):
             if changed.change == "removed":
-                socket.withdraw(channel, "removed")
+                socket.withdraw(channel, changed.reason)
             elif changed.change == "added":
-                socket.follow(channel, None)
+                socket.follow(channel, Start.JOINED)
 
     # -- drain
 

@@ -8,7 +8,7 @@ hub's place in one's own channel, which stands between a good token and `hello`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from secureconnect.features.auth.model import Identity
 from secureconnect.hub import Hub
 from secureconnect.ids import ConnectionId, RequestId, user_channel
 from secureconnect.ports import Clock, Ids, Transport, rfc3339
+from secureconnect.server.admission import Beginning, Start
 from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
@@ -40,9 +41,9 @@ from secureconnect.server.websocket_frames import POLICY, TEXT, TRY_LATER, serve
 from secureconnect.server.websocket_subscriptions import HOLD_S, SocketContext, Subscriptions
 from secureconnect.server.wire import Response, encode, socket_answer
 
-FOLLOW_RETRY_S = 2.0
-"""Between tries to join a conversation that the user was added to, while access cannot be asked."""
-FOLLOW_TRIES = 30
+FOLLOW_RETRY_S = (2.0, 10.0)
+"""Between tries to join a conversation that the user was added to, while access or its log cannot be asked: first, longest. There
+is no last try: the socket was promised all."""
 _CLOSE_WORDS = {"TOKEN_EXPIRED": "token_expired", "TOKEN_REVOKED": "token_revoked"}
 ENDED_WORDS = {"banned": "banned"}
 """Reasons of `session.ended` that have a close word of their own."""
@@ -70,9 +71,9 @@ class NativeSocket:
     """One client's conversation with the server. A `Receiver`."""
 
     __slots__ = (
-        "_address", "_answered", "_begun", "_early", "_goodbye", "_held_until_s",
+        "_address", "_answered", "_begun", "_goodbye", "_held_until_s",
         "_office", "_opening", "_room", "_session", "_shared", "_subscriptions",
-        "_to_follow", "connection", "id", "identity",
+        "_to_follow", "_turns", "connection", "id", "identity",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, office: Office, shared: Shared, *, address: str) -> None:
@@ -88,11 +89,11 @@ class NativeSocket:
         self._subscriptions: Subscriptions | None = None
         self._opening: CommandId | None = None
         self._begun = self._answered = 0  # commands in turn, counted as they begin and as their answers leave
-        self._early: dict[int, bytes] | None = None  # answers that wait for one before them, by that count
+        self._turns: dict[int, trio.Event] | None = None  # who waits for an answer before theirs, by that count
         self._room: trio.Event | None = None
         self._goodbye: str | None = None  # the word to close with when what is under way is answered
         self._held_until_s = math.inf
-        self._to_follow: dict[str, int | str | None] | None = None
+        self._to_follow: dict[str, Beginning] | None = None
 
     # -- from the connection
 
@@ -122,6 +123,8 @@ class NativeSocket:
     def ended(self) -> None:
         self._session.close()
         self._wake_reader()
+        for turn in (self._turns or {}).values():
+            turn.set()
 
     # -- authentication
 
@@ -225,26 +228,33 @@ class NativeSocket:
             self._wake_reader()
         self._end_if_told()
 
-    def _answer_in_turn(self, number: int, payload: bytes) -> None:
+    async def _answer_in_turn(self, number: int, payload: bytes) -> None:
         """Answers leave in the order of the commands, however those that overlap end."""
-        if number > self._answered + 1:
-            self._early = self._early or {}
-            self._early[number] = payload
-            return
-        following: bytes | None = payload
-        while following is not None:
-            self.say(following)
-            self._answered += 1
-            following = self._early.pop(self._answered + 1, None) if self._early else None
+        if number > self._answered + 1 and not self.connection.is_closing:
+            self._turns = self._turns or {}
+            self._turns[number] = turn = trio.Event()
+            await turn.wait()
+        await self._answer(payload)
+        self._answered = number
+        if self._turns and (following := self._turns.pop(number + 1, None)) is not None:
+            following.set()
+
+    async def _answer(self, payload: bytes) -> None:
+        """Returns when it has left, stands in line, or has nobody to go to."""
+        frame = server_frame(TEXT, payload)
+        if not self.connection.answer(frame):
+            await self.connection.wait_answer(frame)
 
     async def _work_aside(self, command: Command | None) -> None:
         while command is not None:
-            await self._serve(command, self.say, None)
+            await self._serve(command, self._answer, None)
             command = self._session.next_aside()
             self._wake_reader()
         self._end_if_told()
 
-    async def _serve(self, command: Command, answer: Callable[[bytes], None], placed: Callable[[], None] | None) -> None:
+    async def _serve(
+        self, command: Command, answer: Callable[[bytes], Awaitable[None]], placed: Callable[[], None] | None
+    ) -> None:
         """One command to its answer. Cancellation: it may have been done, and is not answered."""
         office, identity, subscriptions = self._office, self.identity, self._subscriptions
         assert identity is not None
@@ -252,7 +262,7 @@ class NativeSocket:
         try:
             office.check(identity)
         except NotAuthenticated as error:
-            answer(refusal(command.id, error))
+            await answer(refusal(command.id, error))
             self.connection.close(POLICY, close_word(error))
             return
         if command.endpoint.name != "subscribe":
@@ -266,11 +276,11 @@ class NativeSocket:
             placed=placed,
         )
         response = await office.dispatcher.call(command.endpoint, command.params, context)
-        answer(socket_answer(command.id, response))
+        await answer(socket_answer(command.id, response))
         if context.after_answer is not None and self._goodbye is None and not self.connection.is_closing:
             context.after_answer()
-            for channel, after in subscriptions.take_late().items():
-                self.follow(channel, after)
+            for channel, beginning in subscriptions.take_late().items():
+                self.follow(channel, beginning)
 
     def say(self, payload: bytes) -> None:
         """Send this JSON as a text frame."""
@@ -302,15 +312,15 @@ class NativeSocket:
         if self._subscriptions is not None and self._subscriptions.withdraw(channel):
             self.say(event("unsubscribed", {"channel": channel, "reason": reason}, channel=channel))
 
-    def follow(self, channel: str, after: int | str | None) -> None:
-        """The user was added to a conversation: `all` includes it from here on, behind `after` (None: from now on)."""
-        if self._subscriptions is None or not self._subscriptions.follows_all or self.connection.is_closing:
+    def follow(self, channel: str, beginning: Beginning) -> None:
+        """The user was added to a conversation: `all` includes it from here on."""
+        if self._subscriptions is None or not self._subscriptions.follows_all or self._is_ending:
             return
         if self._to_follow is None:
-            self._to_follow = {channel: after}
+            self._to_follow = {channel: beginning}
             self._shared.begin(self.connection, self._follow)
-        else:
-            self._to_follow.setdefault(channel, after)
+        elif self._to_follow.get(channel, Start.JOINED) is Start.JOINED:  # a position that the client gave is better than none
+            self._to_follow[channel] = beginning
 
     def end_session(self, reason: str) -> None:
         """The login session was ended: say so, show nothing more, and close, at once or when what is under way is answered.
@@ -325,26 +335,31 @@ class NativeSocket:
         self.connection.end_at(trio.current_time() + self._shared.limits.close_s, self._goodbye)
         self._end_if_told()
 
+    @property
+    def _is_ending(self) -> bool:
+        """Whether nothing more may be shown: the login session has ended, or the socket closes."""
+        return self._goodbye is not None or self.connection.is_closing
+
     def _end_if_told(self) -> None:
         if self._goodbye is not None and not self._session.is_busy:
             self.connection.close(POLICY, self._goodbye)
 
     async def _follow(self) -> None:
-        tries = 0
-        while self._to_follow and not self.connection.is_closing and self._subscriptions is not None:
-            channel, after = next(iter(self._to_follow.items()))
+        pause_s, pause_max_s = FOLLOW_RETRY_S
+        while self._to_follow and not self._is_ending and self._subscriptions is not None:
+            channel, beginning = next(iter(self._to_follow.items()))
             try:
-                said = await self._subscriptions.follow(channel, after)
+                said = await self._subscriptions.follow(channel, beginning)
             except Unavailable:
-                tries += 1
-                if tries < FOLLOW_TRIES:
-                    await trio.sleep(FOLLOW_RETRY_S)
-                    continue
-                said = None
+                if (present := self._to_follow.pop(channel, None)) is not None:
+                    self._to_follow[channel] = present  # the others first
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 1.5, pause_max_s)
+                continue
             except SecureConnectError:
                 said = None  # removed again meanwhile
             self._to_follow.pop(channel, None)
-            if said is not None and not self.connection.is_closing:
+            if said is not None and not self._is_ending:
                 self.say(said)
                 self._subscriptions.start({channel: None})
         self._to_follow = None

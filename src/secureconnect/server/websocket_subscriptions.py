@@ -6,13 +6,14 @@ stands in front of the first replayed event.
 
 One's own `user:` channel is always subscribed, but a client that comes back brings its position there only with its first
 `subscribe`. So the place is taken at authentication and nothing is lost from then on, while events of it are held until the first
-command, or `HOLD_S`: enough for the client to say where it was.
+command, or `HOLD_S`: enough for the client to say where it was and get everything once. Who says it later gets what lies between
+replayed, and may see again what came since.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -23,7 +24,18 @@ from secureconnect.errors import Forbidden, SecureConnectError, TooLarge, Unavai
 from secureconnect.features.access.service import Access
 from secureconnect.hub import Frame, Hub, Peer, Place
 from secureconnect.ids import ConversationId, UserId, conversation_channel, user_channel
-from secureconnect.server.admission import EVERYTHING, After, Places, admit, everything, read_after, read_channels
+from secureconnect.server.admission import (
+    EVERYTHING,
+    Admission,
+    After,
+    Beginning,
+    Places,
+    Start,
+    admit,
+    everything,
+    read_after,
+    read_channels,
+)
 from secureconnect.server.endpoints import Context, Endpoint, Handler
 from secureconnect.server.session import event
 from secureconnect.server.wire import error_object
@@ -37,7 +49,7 @@ BREATH = 64
 class Subscriptions:
     """The channels of one socket. `follows_all`: conversations that the user joins later belong to them."""
 
-    __slots__ = ("_access", "_channels_max", "_is_held", "_late", "_places", "_user", "follows_all")
+    __slots__ = ("_access", "_asked", "_channels_max", "_is_held", "_late", "_places", "_reached", "_user", "follows_all")
 
     def __init__(self, peer: Peer, access: Access, user: UserId, *, channels_max: int) -> None:
         self.follows_all = False
@@ -46,7 +58,9 @@ class Subscriptions:
         self._user = user
         self._channels_max = channels_max
         self._is_held = False
-        self._late: dict[str, int | str | None] | None = None
+        self._late: dict[str, Beginning] | None = None
+        self._asked: After | None = None  # the positions of the `subscribe` that is under way
+        self._reached: dict[str, int] | None = None  # where places were that were withdrawn
 
     async def open(self) -> None:
         """Take the place in one's own channel; its events are held until `release`. Raises: Unavailable."""
@@ -60,16 +74,21 @@ class Subscriptions:
             self._is_held = False
             self._places.peer.start((user_channel(self._user),))
 
-    @property
-    def is_held(self) -> bool:
-        return self._is_held
-
     def start(self, channels: Mapping[str, object]) -> None:
         """Replay what is missed, then go on live."""
         self._places.peer.start(tuple(channels))
 
     def withdraw(self, channel: str) -> bool:
-        """The user may not listen any more. False: did not."""
+        """The user may not listen any more. False: did not.
+
+        A node may hear late of a removal that was undone long ago; who follows again must get nothing twice.
+        """
+        reached = self._places.peer.reached(channel)
+        if reached is not None and self.follows_all:
+            self._reached = self._reached or {}
+            self._reached[channel] = reached
+            if len(self._reached) > self._channels_max:
+                del self._reached[next(iter(self._reached))]
         return self._places.withdraw(channel)
 
     def leave(self, names: Mapping[str, object]) -> list[str]:
@@ -79,86 +98,111 @@ class Subscriptions:
             names = dict.fromkeys(self._places.peer.channels())
         return [name for name in names if name != user_channel(self._user) and self._places.peer.leave(name)]
 
-    async def subscribe(self, names: Mapping[str, object], after: After) -> tuple[dict[str, Shown], dict[str, None]]:
+    async def subscribe(self, names: Mapping[str, object], after: After | None) -> tuple[dict[str, Shown], dict[str, None]]:
         """Take places. Returns the answer for each channel, and those to `start` once the answer is queued.
 
-        Raises: Unavailable when `all` cannot be known. Cancellation and errors: the places taken here are given up again.
+        `after`: None when the client comes for the first time. Else it has been here before, and what `all` brings in without a
+        position of it was joined meanwhile: there it begins with the joining. What is named begins with what comes next.
+
+        A channel that is subscribed already stays where it is if nothing behind `after` is missing here, else it begins anew
+        there (`Peer.prepare`). One's own channel need not be named for that: a position of it is enough.
+
+        Raises: Unavailable when `all` cannot be known. Cancellation and errors: what was not subscribed before is not then.
         """
         was_held, self._is_held = self._is_held, False  # the end of this command decides when one's own channel starts
-        own = user_channel(self._user)
-        known, fresh = dict.fromkeys(self._places.peer.channels()), dict[str, None]()
+        known, taken = dict.fromkeys(self._places.peer.channels()), dict[str, None]()
         was_following = self.follows_all
+        self._asked = after
         try:
             with self._places.taking():
                 answers: dict[str, Shown] = {}
-                if was_held and own in after:
-                    answers[own] = await self._resume_own(after[own])
-                for count, (channel, first) in enumerate((await self._wanted(names)).items(), 1):
-                    if channel not in answers:
-                        answers[channel] = await self._take(channel, after.get(channel), first, known, fresh)
+                for count, (channel, wanted) in enumerate((await self._wanted(names, after)).items(), 1):
+                    answers[channel] = await self._take(channel, wanted, known, taken)
                     if count % BREATH == 0:
                         await trio.lowlevel.checkpoint()
-                for channel in [name for name in fresh if self._places.is_withdrawn(name)]:
-                    del fresh[channel]
+                for channel in [name for name in answers if self._places.is_withdrawn(name)]:
+                    taken.pop(channel, None)
                     answers[channel] = _refused(Forbidden("You are not a member of this conversation"))
         except BaseException:
-            self.follows_all, self._is_held = was_following, was_held
-            self._places.peer.start((own,) if was_held else ())
-            for channel in fresh:
-                self._places.peer.leave(channel)
+            self.follows_all = was_following
+            for channel in taken:
+                if channel not in known:
+                    self._places.peer.leave(channel)
+            self.start(known)  # also those that were placed anew: they go on from there, and nothing is lost
             raise
-        return answers, fresh | ({own: None} if was_held else {})
+        finally:
+            self._asked = None
+        return answers, taken | ({user_channel(self._user): None} if was_held else {})
 
-    async def _resume_own(self, after: int | str) -> Shown:
-        """Nothing of one's own channel was sent yet, so its place can begin where the client says."""
-        own = user_channel(self._user)
-        self._places.peer.leave(own)
-        return _placed(await self._places.take(own, after=after, first=1))
-
-    async def _take(
-        self, channel: str, after: int | str | None, first: int | None, known: Mapping[str, None], fresh: dict[str, None]
-    ) -> Shown:
-        """The answer for one channel; what was taken here joins `fresh`."""
-        if channel not in known and len(known) + len(fresh) >= self._channels_max:
+    async def _take(self, channel: str, wanted: _Wanted, known: Mapping[str, None], taken: dict[str, None]) -> Shown:
+        """The answer for one channel; where there is a place now, it joins `taken`."""
+        beginning = Start.NOW if channel in known and wanted.beginning is Start.JOINED else wanted.beginning
+        members = self._places.peer.members
+        if channel not in members and len(members) >= self._channels_max:
             return _refused(TooLarge(f"A socket listens to at most {self._channels_max} channels"))
         try:
-            allowed = await admit(self._access, self._user, channel) if first is None else first
-            place = await self._places.take(channel, after=after, first=allowed)
+            admission = wanted.admission or await admit(self._access, self._user, channel)
+            shown = await self._place(channel, beginning, admission)
         except SecureConnectError as error:
             if isinstance(error, Unavailable) and self.follows_all:
-                self._late = {**(self._late or {}), channel: after}
+                self._late = {**(self._late or {}), channel: beginning}
             return _refused(error)
-        if channel not in known:
-            fresh[channel] = None
+        taken[channel] = None
+        return shown
+
+    async def _place(self, channel: str, beginning: Beginning, admission: Admission, *, reached: int = 0) -> Shown:
+        """Who begins with her joining has missed nothing: her place is said to be there, not at the end. Raises: as `take`.
+
+        `reached`: what this socket had of the channel when its place was withdrawn.
+        """
+        after = admission.behind(beginning)
+        if isinstance(after, int):
+            after = max(after, reached)
+        place = await self._places.take(channel, after=after, first=admission.first)
+        if beginning is Start.JOINED and after is not None and place.recovered:
+            place = replace(place, position=after, missed=0)
         return _placed(place)
 
-    def take_late(self) -> Mapping[str, int | str | None]:
-        """Conversations of `all` that could not be joined just now, with the client's positions: to be followed later."""
+    def take_late(self) -> Mapping[str, Beginning]:
+        """Conversations of `all` that could not be joined just now, with where they begin: to be followed later."""
         late, self._late = self._late, None
         return late or {}
 
-    async def follow(self, channel: str, after: int | str | None) -> bytes | None:
+    async def follow(self, channel: str, beginning: Beginning) -> bytes | None:
         """Join a conversation that belongs to `all` since just now. Returns the event that says so; None: nothing to do.
 
         Raises: as `admit`.
         """
-        if not self.follows_all or channel in self._places.peer.channels():
-            return None
         with self._places.taking():
-            first = await admit(self._access, self._user, channel)
-            place = await self._places.take(channel, after=after, first=first)
-        return event("subscribed", {"channel": channel, **_placed(place)}, channel=channel)
+            admission = await admit(self._access, self._user, channel) if self.follows_all else None
+            if admission is None or not self.follows_all or channel in self._places.peer.members:
+                return None  # asked again behind the wait: a command may have come between
+            asked, reached = (self._asked or {}).get(channel), (self._reached or {}).pop(channel, 0)
+            if beginning is Start.JOINED and asked is not None:
+                beginning = asked  # the client's `subscribe` has overtaken the news
+            shown = await self._place(channel, beginning, admission, reached=reached)
+        return event("subscribed", {"channel": channel, **shown}, channel=channel)
 
-    async def _wanted(self, names: Mapping[str, object]) -> dict[str, int | None]:
-        """Each channel with the lowest sequence that may be read, None where that is still to be asked."""
-        wanted: dict[str, int | None] = {}
+    async def _wanted(self, names: Mapping[str, object], after: After | None) -> dict[str, _Wanted]:
+        """Each channel with where it begins."""
+        given, own = after or {}, user_channel(self._user)
+        wanted: dict[str, _Wanted] = {own: _Wanted(given[own], Admission(1))} if own in given else {}
         if EVERYTHING in names:
             self.follows_all = True  # before the question: who is added during it is caught by one of the two
-            wanted.update(await everything(self._access, self._user))
+            unknown = Start.NOW if after is None else Start.JOINED
+            for channel, admission in (await everything(self._access, self._user)).items():
+                wanted[channel] = _Wanted(given.get(channel, unknown), admission)
         for name in names:
             if name != EVERYTHING:
-                wanted.setdefault(name, None)
+                wanted.setdefault(name, _Wanted(given.get(name, Start.NOW), None))
         return wanted
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """`admission`: None where it is still to be asked."""
+
+    beginning: Beginning
+    admission: Admission | None
 
 
 Shown: TypeAlias = dict[str, object]
@@ -208,7 +252,7 @@ def socket_methods(hub: Hub, access: Access, *, channels_max: int) -> list[Endpo
     async def subscribe(context: Context, params: SubscribeParams) -> object:
         assert isinstance(context, SocketContext)
         names = read_channels(params.channels, most=channels_max)
-        answers, fresh = await context.subscriptions.subscribe(names, read_after(params.after) or {})
+        answers, fresh = await context.subscriptions.subscribe(names, read_after(params.after))
         context.after_answer = partial(context.subscriptions.start, fresh)
         return {"channels": answers}
 

@@ -1,174 +1,149 @@
-"""One process, one thread, one seed: a world with a virtual clock in which the same seed gives the same run.
+"""Runs a world: seeded scheduling, virtual time, and guards against what virtual time makes of a bug.
 
 What makes a trio program repeatable: the scheduler's own random numbers seeded and its deterministic order switched on, no
-garbage collection at a moment of its choosing, no threads, and every choice drawn from a stream of the world. Virtual time has
-two traps: when everything waits and no deadline is pending, trio would spin for ever (`Deadlock`); and a loop that spins without
-waiting looks like progress (`Runaway`). Both end the run as violations.
+garbage collection at a moment of its choosing, no threads, and every choice drawn from a stream of the world. A deadlock would
+make the event loop spin for ever (nothing is runnable and no time is due), and a livelock looks like progress: both end the run
+with a violation and the tree of tasks.
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
-import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import trio
 import trio._core._run as scheduler
-from trio.testing import MockClock
 
-from secureconnect.ids import as_uuid
-from secureconnect.ports import T
+from secureconnect.testing.world import World
 
-START_US = 1_700_000_000_000_000
-"""Wall time at the virtual second 0."""
-LOOPS_MAX = 3_000_000
-"""Turns of the event loop that a run may take."""
-VIOLATIONS_MAX = 20
-
-
-class World:
-    """The seed's streams of chance, its clock, its trace and what went wrong in it."""
-
-    def __init__(self, seed: int, *, keep: bool = False) -> None:
-        """`keep`: also keep the trace's lines, for reading."""
-        self.seed = seed
-        self.violations: list[str] = []
-        self.seen: dict[str, int] = {}
-        """What is known to have happened, and how often: a fault that never came proves nothing."""
-        self.lines: list[str] = []
-        self.clock = MockClock(autojump_threshold=0)
-        self._keep = keep
-        self._streams: dict[str, random.Random] = {}
-        self._hash = hashlib.blake2b(digest_size=12)
-
-    def rng(self, name: str) -> random.Random:
-        """A stream of its own for each user of chance: one more draw in one does not shift the others."""
-        if name not in self._streams:
-            self._streams[name] = random.Random(f"{name}:{self.seed}")
-        return self._streams[name]
-
-    def now(self) -> float:
-        return self.clock.current_time()
-
-    def trace(self, *what: object) -> None:
-        line = f"{self.now():.6f} " + " ".join(map(str, what))
-        self._hash.update(line.encode())
-        if self._keep:
-            self.lines.append(line)
-
-    def sometimes(self, name: str) -> None:
-        self.seen[name] = self.seen.get(name, 0) + 1
-
-    def violate(self, kind: str, detail: str) -> None:
-        self.trace("VIOLATION", kind, detail)
-        if len(self.violations) < VIOLATIONS_MAX:
-            self.violations.append(f"{kind}: {detail}")
-
-    def digest(self) -> str:
-        """Of everything traced so far."""
-        return self._hash.hexdigest()
+TURNS_MAX = 2_000_000
+"""Turns of the event loop; a world of a minute with 3 nodes and 20 clients takes some 200,000."""
 
 
 class Deadlock(Exception):
-    """Every task waits and no deadline is pending."""
+    """Every task waits, and nothing will happen, not even by cancelling all. Its text is the tree of tasks."""
 
 
-class Runaway(Exception):
-    """The loop turned `LOOPS_MAX` times."""
+def simulate(
+    world: World, main: Callable[[World], Awaitable[None]], *, trace_steps: bool = False, turns_max: int = TURNS_MAX
+) -> None:
+    """Run `main(world)` to its end; what went wrong is in `world.violations`, an exception that comes out of it too.
 
-
-class _Budget(trio.abc.Instrument):
-    def __init__(self) -> None:
-        self.left = LOOPS_MAX
-
-    def before_io_wait(self, timeout: float) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Runaway
-
-
-def simulate(world: World, main: Callable[[World], Awaitable[None]]) -> None:
-    """Run `main` under the world's seed; what it raises becomes a violation."""
-    jump = world.clock._autojump
-
-    def checked_jump() -> None:
-        if trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf"):
-            raise Deadlock
-        jump()
-
-    world.clock._autojump = checked_jump  # type: ignore[method-assign]  # the place where trio would spin
-    with _determined(world.seed):
+    `trace_steps`: hash every scheduling decision too (9 % slower).
+    """
+    instruments: list[trio.abc.Instrument] = [_Budget(world, turns_max)]
+    if trace_steps:
+        instruments.append(_StepTracer(world))
+    with _deterministic(world.seed), _deadlock_guard(world):
         try:
-            trio.run(main, world, clock=world.clock, instruments=[_Budget()])
-        except Exception as error:  # noqa: BLE001  # whatever ends the run is a finding, and the sweep goes on
-            world.violations.append(f"crash: {error!r} {_reason(error)}")
-
-
-def _reason(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = f" at {place.tb_frame.f_code.co_filename.rpartition('/')[2]}:{place.tb_lineno}" if place else ""
-    return f"{type(error).__name__}: {error}{where}"
+            trio.run(world.live, main, clock=world.clock, instruments=instruments)
+        except Deadlock:
+            pass  # it is among the violations
+        except trio.TrioInternalError as error:
+            if not isinstance(error.__cause__, Deadlock):
+                raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding of this seed, and a sweep goes on
+            world.violations.append(f"exception: {_described(error)}")
 
 
 @contextmanager
-def _determined(seed: int) -> Iterator[None]:
-    ordered, state = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r.getstate()
-    setattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True)  # noqa: B010  # Final for type checkers, meant for harnesses
+def _deterministic(seed: int) -> Iterator[None]:
+    flag, state, was_collecting = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r.getstate(), gc.isenabled()
+    setattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True)  # noqa: B010  # Final for type checkers, made for harnesses
     scheduler._r.seed(seed)
-    was_collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_collecting:
             gc.enable()
-        setattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", ordered)  # noqa: B010
         scheduler._r.setstate(state)
+        setattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", flag)  # noqa: B010
 
 
-class WorldClock:
-    """`ports.Clock` of a world: wall time goes with virtual time, plus what a fault adds."""
+@contextmanager
+def _deadlock_guard(world: World) -> Iterator[None]:
+    """The clock jumps when everybody waits; then somebody must be waiting for a time."""
+    jump = world.clock._autojump
+
+    def checked() -> None:
+        statistics = trio.lowlevel.current_statistics()
+        if statistics.seconds_to_next_deadline != float("inf") or statistics.run_sync_soon_queue_size:
+            jump()
+        elif not world.task_tree:
+            world.task_tree = task_tree()
+            world.violate("deadlock", "every task waits and no time is due")
+            world.end()
+        else:
+            raise Deadlock(world.task_tree)
+
+    setattr(world.clock, "_autojump", checked)  # noqa: B010  # the clock's hook for the loop
+    yield
+
+
+class _Budget(trio.abc.Instrument):
+    """So many turns of the loop, then the run ends."""
+
+    def __init__(self, world: World, turns: int) -> None:
+        self._world = world
+        self._left = turns
+
+    def before_io_wait(self, timeout: float) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._world.task_tree = task_tree()
+            self._world.violate("runaway", "the loop turned too often")
+            self._world.end()
+
+
+class _StepTracer(trio.abc.Instrument):
+    """Hashes every scheduling decision, the strictest check of determinism there is."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.skew_us = 0
+        self._numbers: dict[trio.lowlevel.Task, int] = {}
+        self._count = 0
 
-    def now_us(self) -> int:
-        return START_US + round(self._world.now() * 1_000_000) + self.skew_us
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        self._count += 1
+        self._numbers[task] = self._count
 
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        self._numbers.pop(task, None)
 
-class WorldRng:
-    """`ports.Rng` of a world."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self._random = world.rng(f"rng {name}")
-
-    def random(self) -> float:
-        return self._random.random()
-
-    def secret(self, size: int) -> bytes:
-        return self._random.randbytes(size)
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._world.step(self._numbers.get(task, 0))
 
 
-class WorldIds:
-    """`ports.Ids` of a world."""
+def _described(error: BaseException) -> str:
+    """An exception with those inside it and the place where each was raised."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_described(inner) for inner in error.exceptions)
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = "" if place is None else f" at {place.tb_frame.f_code.co_filename.rpartition('/')[2]}:{place.tb_lineno}"
+    return f"{error!r}{where}"
 
-    def __init__(self, world: World, name: str) -> None:
-        self._random = world.rng(f"ids {name}")
 
-    def new(self) -> str:
-        return as_uuid(self._random.randbytes(16))
+def task_tree() -> str:
+    """Every task with where it waits, children indented."""
+    lines: list[str] = []
+
+    def walk(task: trio.lowlevel.Task, depth: int) -> None:
+        frames = [f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{line}" for frame, line in task.iter_await_frames()]
+        lines.append("  " * depth + f"{task.name} <- {' '.join(frames[-4:])}")
+        for nursery in task.child_nurseries:
+            for child in sorted(nursery.child_tasks, key=lambda one: one._counter):
+                walk(child, depth + 1)
+
+    root = trio.lowlevel.current_root_task()
+    if root is not None:
+        walk(root, 0)
+    return "\n".join(lines)
 
 
-class InlineBlocking:
-    """`ports.Blocking` without threads, which a virtual clock cannot wait for."""
-
-    async def run(self, work: Callable[[], T]) -> T:
-        await trio.lowlevel.checkpoint()
-        return work()
+def task_count(root: trio.lowlevel.Task) -> int:
+    """`root` and everything below it."""
+    return 1 + sum(task_count(child) for nursery in root.child_nurseries for child in nursery.child_tasks)

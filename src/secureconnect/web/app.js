@@ -226,10 +226,11 @@ function put(conversation, message) {
 
 async function happened(frame) {
   if (frame.event === "conversation.added" || frame.event === "conversation.removed") { await loadConversations().catch(() => {}); return; }
-  if (frame.event === "client.gap") { await reload(frame.channel); return; }
-  const conversation = conversations.get((frame.channel || "").replace("conversation:", ""));
+  if (frame.event === "gap") { await reload(frame.channel); return; }
+  const id = (frame.channel || "").replace("conversation:", ""), data = frame.data;
+  if (frame.event === "message.created" && !conversations.has(id)) await loadConversations().catch(() => {});
+  const conversation = conversations.get(id);
   if (!conversation) return;
-  const data = frame.data;
   if (frame.event === "message.created") {
     put(conversation, data);
     conversation.updated_at = data.sent_at;

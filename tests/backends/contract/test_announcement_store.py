@@ -39,25 +39,33 @@ class Rows(Protocol):
 
     async def visible_from(self, user: UserId) -> int | None: ...
 
+    async def joined_sequence(self, user: UserId) -> int | None: ...
+
 
 class MemoryRows:
     def __init__(self) -> None:
         self.store = MemoryAnnouncementStore()
         self.store.show_from = self._show_from
         self._members: dict[UserId, int | None] = {}
+        self._began: dict[UserId, int] = {}
 
     async def announce(self, conversation: ConversationId, *entries: tuple[NewEntry, UserId | None]) -> None:
         self.store.insert(conversation, entries)
 
     async def join(self, user: UserId, visible_from: int | None) -> None:
         self._members[user] = visible_from
+        self._began.pop(user, None)
 
     async def visible_from(self, user: UserId) -> int | None:
         return self._members[user]
 
+    async def joined_sequence(self, user: UserId) -> int | None:
+        return self._began.get(user)
+
     def _show_from(self, conversation: ConversationId, user: UserId, sequence: int) -> None:
-        if conversation == HERE and user in self._members and self._members[user] is None:
-            self._members[user] = sequence
+        if conversation == HERE and user in self._members and user not in self._began:
+            self._began[user] = sequence
+            self._members[user] = self._members[user] or sequence
 
 
 class SqlRows:
@@ -79,8 +87,14 @@ class SqlRows:
         await self._engine.write(join)
 
     async def visible_from(self, user: UserId) -> int | None:
+        return await self._number("visible_from", user)
+
+    async def joined_sequence(self, user: UserId) -> int | None:
+        return await self._number("joined_sequence", user)
+
+    async def _number(self, column: str, user: UserId) -> int | None:
         def select() -> Plan[int | None]:
-            rows = yield "SELECT visible_from FROM participants WHERE user_id = $1", (user,)
+            rows = yield f"SELECT {column} FROM participants WHERE user_id = $1", (user,)
             value = rows[0][0]
             assert value is None or isinstance(value, int)
             return value
@@ -143,12 +157,22 @@ async def test_who_joined_reads_from_the_number_of_the_entry(rows: Rows) -> None
     assert await rows.visible_from(BOB) == 17
 
 
-async def test_a_membership_that_has_its_number_keeps_it(rows: Rows) -> None:
-    await rows.join(BOB, 3)
+async def test_a_membership_that_may_read_all_keeps_that_and_learns_where_it_began(rows: Rows) -> None:
+    await rows.join(BOB, 1)
     await rows.announce(HERE, (entry("a"), BOB))
     (announcement,) = await waiting(rows)
+    assert await rows.joined_sequence(BOB) is None
     await rows.store.show([(announcement, 17)])
-    assert await rows.visible_from(BOB) == 3
+    assert (await rows.visible_from(BOB), await rows.joined_sequence(BOB)) == (1, 17)
+
+
+async def test_a_membership_that_has_its_number_keeps_it(rows: Rows) -> None:
+    await rows.join(BOB, None)
+    await rows.announce(HERE, (entry("a"), BOB))
+    (announcement,) = await waiting(rows)
+    await rows.store.show([(announcement, 3)])
+    await rows.store.show([(announcement, 17)])
+    assert (await rows.visible_from(BOB), await rows.joined_sequence(BOB)) == (3, 3)
 
 
 async def test_who_was_added_again_waits_for_the_new_entry(rows: Rows) -> None:
@@ -158,9 +182,9 @@ async def test_who_was_added_again_waits_for_the_new_entry(rows: Rows) -> None:
     await rows.announce(HERE, (entry("again"), BOB))
     first, again = await waiting(rows)
     await rows.store.show([(first, 5)])
-    assert await rows.visible_from(BOB) is None
+    assert (await rows.visible_from(BOB), await rows.joined_sequence(BOB)) == (None, None)
     await rows.store.show([(first, 5), (again, 9)])
-    assert await rows.visible_from(BOB) == 9
+    assert (await rows.visible_from(BOB), await rows.joined_sequence(BOB)) == (9, 9)
 
 
 async def test_what_is_told_no_more_does_not_touch_a_later_membership(rows: Rows) -> None:

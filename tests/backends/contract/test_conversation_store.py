@@ -191,7 +191,7 @@ async def test_who_joins_is_announced_and_who_was_there_is_not(house: House) -> 
     await house.founded()
     added = await house.store.join(HERE, joins(member(CYD, place=5), member(BOB), member(DAN, place=4)), members_max=4)
     assert added == [CYD, DAN]
-    assert await house.announced() == [("join cyd", None), ("join dan", None)]
+    assert await house.announced() == [("join cyd", CYD), ("join dan", DAN)]
     assert await house.roles() == [(ADA, "admin"), (BOB, "member"), (DAN, "member"), (CYD, "member")]
 
 
@@ -240,6 +240,32 @@ async def test_a_newcomer_reads_nothing_until_the_join_has_its_number(house: Hou
     assert standing.visible_from == 2
 
 
+async def test_a_founder_s_membership_began_with_the_log(house: House) -> None:
+    await house.founded()
+    (created,) = (await house.log.read(HERE, 0, 10)).entries
+    assert (created.sequence, created.key) == (1, "created")
+    assert await house.standing_of(BOB) == Membership(HERE, BOB, "member", BEGAN_US, 1, joined_sequence=1)
+
+
+async def test_where_a_membership_began_is_known_also_when_all_may_be_read(house: House) -> None:
+    await house.founded()
+    await house.store.join(HERE, joins(member(CYD, visible_from=1), member(DAN, visible_from=None)), members_max=9)
+    assert await house.standing_of(CYD) == Membership(HERE, CYD, "member", BEGAN_US, 1, joined_sequence=None)
+    await house.flush()
+    assert await house.standing_of(CYD) == Membership(HERE, CYD, "member", BEGAN_US, 1, joined_sequence=2)
+    assert await house.standing_of(DAN) == Membership(HERE, DAN, "member", BEGAN_US, 3, joined_sequence=3)
+    (found,) = await house.store.conversations_of(CYD)
+    assert found.membership == await house.standing_of(CYD)
+
+
+async def test_a_role_does_not_change_where_a_membership_began(house: House) -> None:
+    await house.founded()
+    await house.store.join(HERE, joins(member(CYD, visible_from=None)), members_max=9)
+    await house.flush()
+    await house.store.set_role(HERE, CYD, "admin", entry("role"))
+    assert await house.standing_of(CYD) == Membership(HERE, CYD, "admin", BEGAN_US, 2, joined_sequence=2)
+
+
 async def test_who_left_and_came_again_waits_for_the_new_join(house: House) -> None:
     await house.founded()
     await house.store.join(HERE, [(member(CYD, visible_from=None), entry("first"))], members_max=9)
@@ -249,6 +275,7 @@ async def test_who_left_and_came_again_waits_for_the_new_join(house: House) -> N
     standing = await house.standing_of(CYD)
     assert standing is not None
     assert standing.visible_from == 4, "1 created, 2 first, 3 left, 4 second"
+    assert standing.joined_sequence == 4
 
 
 async def test_who_left_before_the_join_was_told_is_not_back(house: House) -> None:
@@ -322,7 +349,7 @@ async def test_standing_tells_strangers_from_what_does_not_exist(house: House) -
     standing = await house.store.standing(HERE, BOB)
     assert standing is not None
     assert standing.rules == Rules(HERE, "group", ADA, False, True, True)
-    assert standing.membership == Membership(HERE, BOB, "member", BEGAN_US + 7)
+    assert standing.membership == Membership(HERE, BOB, "member", BEGAN_US + 7, joined_sequence=1)
     assert await house.standing_of(DAN) is None
     assert await house.store.standing(NOWHERE, BOB) is None
     assert await house.store.member_ids(HERE) == [ADA, BOB]

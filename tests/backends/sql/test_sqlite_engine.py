@@ -19,8 +19,8 @@ import trio
 import trio.testing
 
 from secureconnect.backends.sql import sqlite_file
-from secureconnect.backends.sql.engine import Plan
-from secureconnect.backends.sql.migrations import missing
+from secureconnect.backends.sql.engine import Plan, Row
+from secureconnect.backends.sql.migrations import CREATE_VERSIONS, missing
 from secureconnect.backends.sql.schema import MIGRATIONS
 from secureconnect.backends.sql.sqlite import SqliteEngine, SqliteLimits, open_sqlite
 from secureconnect.errors import BackendDown, ConfigError, Conflict, DeadlineExceeded, OutcomeUnknown, Overloaded, StorageFull
@@ -297,7 +297,8 @@ async def test_a_full_disk_is_named_and_nothing_is_stored(engine: SqliteEngine) 
     await engine.write(partial(at_most, 60))
     with pytest.raises(StorageFull, match=str(engine.path)) as caught:
         await engine.write(partial(insert, "large", data=b"x" * 1_000_000))
-    assert "full" in str(caught.value)
+    assert "full" in caught.value.message
+    assert str(engine.path.parent) not in caught.value.message, "clients read this"
     await engine.write(partial(insert, "small"))
     assert await engine.read(names) == ["small"]
     await engine.write(partial(at_most, 10_000))
@@ -420,6 +421,23 @@ def test_each_migration_is_the_next_number() -> None:
     assert [migration.number for migration in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
     assert list(missing(0, place="x")) == list(MIGRATIONS)
     assert list(missing(len(MIGRATIONS), place="x")) == []
+
+
+async def test_a_file_of_the_first_version_keeps_its_members_and_does_not_know_where_they_began(path: Path) -> None:
+    old = sqlite3.connect(path)
+    for text in (CREATE_VERSIONS, *MIGRATIONS[0].statements):
+        old.execute(text.format_map(sqlite_file.WORDS))
+    old.execute("INSERT INTO schema_versions VALUES (1, 'the first')")
+    old.execute("INSERT INTO participants VALUES ('here', 'ada', 'admin', 7, 1)")
+    old.commit()
+    old.close()
+
+    def members() -> Plan[list[Row]]:
+        rows = yield "SELECT user_id, visible_from, joined_sequence FROM participants", ()
+        return rows
+
+    async with open_sqlite(path) as engine:
+        assert await engine.read(members) == [("ada", 1, None)]
 
 
 async def test_a_file_that_another_process_holds_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

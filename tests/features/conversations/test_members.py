@@ -122,8 +122,14 @@ async def test_an_admin_removes_others_and_the_removed_one_is_told_first(world: 
     once, again = ("signal", "removed", "bob"), ("signal", "removed", "bob")
     assert world.words() == [once, ("event", "conversation.removed", "bob"), again]
     assert [told.tail for told in world.told] == [1, 1, 2], "before anything is waited for, and when the log says it"
-    assert world.told[1].body["reason"] == "removed"
+    assert [told.body["reason"] for told in world.told] == ["removed"] * 3
     await refused(world.access.member(group, BOB), Forbidden)
+
+
+async def test_who_leaves_is_told_that_she_left(world: World) -> None:
+    group = await world.group(ADA, BOB, CYD)
+    await world.conversations.members.leave(BOB, group)
+    assert [told.body["reason"] for told in world.told] == ["left"] * 3, "her sockets, her own channel, and again from the log"
 
 
 async def test_members_remove_nobody_but_themselves(world: World) -> None:

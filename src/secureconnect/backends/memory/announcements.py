@@ -15,8 +15,8 @@ from secureconnect.ids import ConversationId, UserId
 class MemoryAnnouncementStore:
     """`AnnouncementStore`, and the door for the store of conversations.
 
-    `show_from(conversation, user, sequence)` is that store's: let a member without `visible_from` read from `sequence` on; a
-    membership that has its number keeps it. Synchronous, so that `show` is one step.
+    `show_from(conversation, user, sequence)` is that store's: a membership without a number began at `sequence`, and reads from
+    there unless it may read all; one that has its number keeps it. Synchronous, so that `show` is one step.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class MemoryAnnouncementStore:
         self._last = 0
 
     def insert(self, conversation: ConversationId, entries: Sequence[tuple[NewEntry, UserId | None]]) -> None:
-        """Announce `entries`, each with whom it lets read from itself on, in the same synchronous step as their change."""
+        """Announce `entries`, each with whose membership it begins, in the same synchronous step as their change."""
         for entry, joined in entries:
             assert entry.message is None, "what is about a message could be refused by the log"
             self._last += 1

@@ -18,10 +18,11 @@ from secureconnect.ids import ConversationId, UserId
 
 @dataclass(slots=True)
 class Room:
-    """A conversation with its members by id."""
+    """A conversation with its members by id, and the numbers with which their memberships began, as far as they are known."""
 
     conversation: Conversation
     members: dict[UserId, NewMember]
+    began: dict[UserId, int]
 
     def in_order(self) -> list[NewMember]:
         """By the time of joining, equals by id."""
@@ -45,7 +46,8 @@ class MemoryConversations:
         await checkpoint()
         if conversation.id in self._rooms:
             return False
-        self._rooms[conversation.id] = Room(conversation, {member.user: member for member in members})
+        founders = {member.user: member for member in members}
+        self._rooms[conversation.id] = Room(conversation, founders, dict.fromkeys(founders, 1))
         self._announcements.insert(conversation.id, [(entry, None)])
         return True
 
@@ -101,8 +103,7 @@ class MemoryConversations:
         if len(room.members) + len(fresh) > members_max:
             raise GroupFull(f"A group has at most {members_max} members", details={"field": "user_ids", "limit": members_max})
         room.members.update({user: member for user, (member, _) in fresh.items()})
-        announced = [(entry, member.user if member.visible_from is None else None) for member, entry in fresh.values()]
-        self._announcements.insert(conversation, announced)
+        self._announcements.insert(conversation, [(entry, member.user) for member, entry in fresh.values()])
         return list(fresh)
 
     async def leave(
@@ -112,6 +113,7 @@ class MemoryConversations:
         room = self._rooms.get(conversation)
         if room is None or room.members.pop(user, None) is None:
             return None
+        room.began.pop(user, None)
         self._announcements.insert(conversation, [(entry, None)])
         if room.has_admin_beside(user) or not room.members:
             return Departure()
@@ -163,8 +165,9 @@ class MemoryConversations:
     def _show_from(self, conversation: ConversationId, user: UserId, sequence: int) -> None:
         room = self._rooms.get(conversation)
         member = room.members.get(user) if room else None
-        if room is not None and member is not None and member.visible_from is None:
-            room.members[user] = replace(member, visible_from=sequence)
+        if room is not None and member is not None and user not in room.began:
+            room.began[user] = sequence
+            room.members[user] = replace(member, visible_from=member.visible_from or sequence)
 
 
 def _place(summary: Summary) -> tuple[int, str]:
@@ -186,4 +189,4 @@ def _standing(room: Room, user: UserId) -> Standing:
     if member is None:
         return Standing(rules, None)
     floor = SEES_NOTHING if member.visible_from is None else member.visible_from
-    return Standing(rules, Membership(conversation.id, user, member.role, member.joined_us, floor))
+    return Standing(rules, Membership(conversation.id, user, member.role, member.joined_us, floor, room.began.get(user)))

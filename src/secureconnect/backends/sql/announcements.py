@@ -18,14 +18,14 @@ SELECT_ALL: Final = COLUMNS + "ORDER BY id LIMIT $1"
 SELECT_OF: Final = COLUMNS + "WHERE conversation_id = $1 ORDER BY id"
 DELETE: Final = "DELETE FROM announcements WHERE id IN ({rows})"
 SHOW_FROM: Final = """
-    UPDATE participants SET visible_from = $1
-    WHERE conversation_id = $2 AND user_id = $3 AND visible_from IS NULL
+    UPDATE participants SET joined_sequence = $1, visible_from = COALESCE(visible_from, $1)
+    WHERE conversation_id = $2 AND user_id = $3 AND joined_sequence IS NULL
     AND (SELECT MAX(id) FROM announcements a WHERE a.conversation_id = $2 AND a.joined = $3) = $4
 """
 
 
 def insert(conversation: ConversationId, entries: Sequence[tuple[NewEntry, UserId | None]]) -> Plan[None]:
-    """Announce `entries`, each with whom it lets read from itself on, in the plan that says `yield from insert(…)`."""
+    """Announce `entries`, each with whose membership it begins, in the plan that says `yield from insert(…)`."""
     assert all(entry.message is None for entry, _ in entries), "what is about a message could be refused by the log"
     yield from in_bulk(INSERT, [(conversation, e.key, e.kind, e.data, e.actor, e.at_us, joined) for e, joined in entries])
 

@@ -72,7 +72,7 @@ SELECT_PARTICIPANTS: Final = f"""
     WHERE p.conversation_id = $1 ORDER BY p.joined_us, p.user_id
 """
 INSERT_PARTICIPANTS: Final = """
-    INSERT INTO participants (conversation_id, user_id, role, joined_us, visible_from) VALUES {rows}
+    INSERT INTO participants (conversation_id, user_id, role, joined_us, visible_from, joined_sequence) VALUES {rows}
     ON CONFLICT (conversation_id, user_id) DO NOTHING RETURNING user_id
 """
 COUNT_PARTICIPANTS: Final = "SELECT COUNT(*) FROM participants WHERE conversation_id = $1"
@@ -85,7 +85,7 @@ SELECT_LONGEST_MEMBER: Final = """
 """
 STANDING: Final = """
     SELECT c.conversation_id, c.type, c.created_by, c.is_e2ee_enabled, c.ai_enabled, c.members_may_invite,
-        p.user_id, p.role, p.joined_us, p.visible_from
+        p.user_id, p.role, p.joined_us, p.visible_from, p.joined_sequence
 """
 SELECT_STANDING: Final = (
     STANDING
@@ -167,7 +167,7 @@ def _create(conversation: Conversation, members: Sequence[NewMember], entry: New
     )
     if not created:
         return False
-    yield from in_bulk(INSERT_PARTICIPANTS, [_member_row(c.id, member) for member in members])
+    yield from in_bulk(INSERT_PARTICIPANTS, [_member_row(c.id, member, began=1) for member in members])
     yield from announcements.insert(c.id, [(entry, None)])
     return True
 
@@ -198,15 +198,14 @@ def _join(
 ) -> Plan[Sequence[UserId]]:
     if not (yield SELECT_CONVERSATION, (conversation,)):
         return []
-    rows = yield from in_bulk(INSERT_PARTICIPANTS, [_member_row(conversation, member) for member, _ in members])
+    rows = yield from in_bulk(INSERT_PARTICIPANTS, [_member_row(conversation, member, began=None) for member, _ in members])
     new = {UserId(str(user)): None for (user,) in rows}
     ((count,),) = yield COUNT_PARTICIPANTS, (conversation,)
     if cast("int", count) > members_max:
         raise GroupFull(f"A group has at most {members_max} members", details={"field": "user_ids", "limit": members_max})
-    joined = [(member, entry) for member, entry in members if member.user in new]
-    announced = [(entry, member.user if member.visible_from is None else None) for member, entry in joined]
-    yield from announcements.insert(conversation, announced)
-    return [member.user for member, _ in joined]
+    joined = [(entry, member.user) for member, entry in members if member.user in new]
+    yield from announcements.insert(conversation, joined)
+    return [user for _, user in joined]
 
 
 def _leave(
@@ -260,8 +259,8 @@ def _settings_row(s: Settings) -> tuple[Value, ...]:
     )
 
 
-def _member_row(conversation: ConversationId, member: NewMember) -> tuple[Value, ...]:
-    return conversation, member.user, member.role, member.joined_us, member.visible_from
+def _member_row(conversation: ConversationId, member: NewMember, *, began: int | None) -> tuple[Value, ...]:
+    return conversation, member.user, member.role, member.joined_us, member.visible_from, began
 
 
 def _conversation(row: Row) -> Conversation:
@@ -288,11 +287,11 @@ def _participant(row: Row) -> Participant:
 
 
 def _standing(row: Row) -> Standing:
-    conversation, type_, created_by, e2ee, ai, invite, user, role, joined_us, visible_from = cast(
-        "tuple[ConversationId, ConversationType, UserId, int, int, int, UserId | None, Role, int, int | None]", row
+    conversation, type_, created_by, e2ee, ai, invite, user, role, joined_us, visible_from, began = cast(
+        "tuple[ConversationId, ConversationType, UserId, int, int, int, UserId | None, Role, int, int | None, int | None]", row
     )
     rules = Rules(conversation, type_, created_by, bool(e2ee), bool(ai), bool(invite))
     if user is None:
         return Standing(rules, None)
     floor = SEES_NOTHING if visible_from is None else visible_from
-    return Standing(rules, Membership(conversation, user, role, joined_us, floor))
+    return Standing(rules, Membership(conversation, user, role, joined_us, floor, began))

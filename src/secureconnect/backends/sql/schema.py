@@ -11,6 +11,8 @@ Facts that several stores rely on:
 
 - `participants.visible_from` is NULL from the membership's own transaction until its `member.joined` entry has its number (the
   announcement's `joined`); such a member may read nothing yet. Where history is open to all it is 1 from the start.
+- `participants.joined_sequence` is the number of the entry with which the membership began: 1 for founders (their log begins
+  with them), else NULL until `member.joined` has its number, and for ever in rows from before version 2.
 - `entries.data` is NULL for `message.created`: a message's body lives once, in `messages`, and replay joins it, so that an edit
   or a deletion changes one row. A message's key in the log is its id.
 - `heads.last_us` is the time of the last entry: lists of conversations are ordered by it.
@@ -159,4 +161,7 @@ LOG: Final = (
     ) {clustered}""",
 )
 
-MIGRATIONS: Final = (Migration(1, "accounts, conversations, the log", (*ACCOUNTS, *CONVERSATIONS, *LOG)),)
+MIGRATIONS: Final = (
+    Migration(1, "accounts, conversations, the log", (*ACCOUNTS, *CONVERSATIONS, *LOG)),
+    Migration(2, "where each membership began", ("ALTER TABLE participants ADD COLUMN joined_sequence BIGINT",)),
+)

@@ -173,18 +173,19 @@ def at_work(error: sqlite3.Error, path: Path, *, committing: bool = False) -> Se
     """What an error means later. `committing`: it came from COMMIT, so an I/O error leaves open what a restart will find."""
     kind = _kind(error)
     if kind == sqlite3.SQLITE_FULL:
-        return StorageFull("sql", f"The disk is full, nothing was stored: {path}")
+        return StorageFull("sql", "The disk is full, nothing was stored", inside=str(path))
     if kind == sqlite3.SQLITE_READONLY:
-        return StorageFull("sql", f"The database cannot be written, nothing was stored: {path} ({error})")
+        return StorageFull("sql", "The database cannot be written, nothing was stored", inside=f"{path} ({error})")
     if kind == sqlite3.SQLITE_IOERR and committing:
-        return OutcomeUnknown(f"The disk failed while storing: {path} ({error})", details={"dependency": "sql"})
+        return OutcomeUnknown("The disk failed while storing", details={"dependency": "sql"}, inside=f"{path} ({error})")
     if kind == sqlite3.SQLITE_IOERR:
-        return StorageFull("sql", f"The disk failed, nothing was stored: {path} ({error})")
+        return StorageFull("sql", "The disk failed, nothing was stored", inside=f"{path} ({error})")
     if kind in LOCKED:
-        return BackendDown("sql", f"{path} is locked by another process: stop it, or wait until it is done")
+        cure = "locked by another process: stop it, or wait until it is done"
+        return BackendDown("sql", "The database is locked", inside=f"{path} is {cure}")
     if kind in CORRUPT:
-        return BackendDown("sql", f"{path} is damaged ({error}): {_REPAIR}", retry_after_s=None)
-    return BackendDown("sql", f"{path}: {error}")
+        return BackendDown("sql", "The database is damaged", inside=f"{path} ({error}): {_REPAIR}", retry_after_s=None)
+    return BackendDown("sql", "The database failed", inside=f"{path}: {error}")
 
 
 def _kind(error: sqlite3.Error) -> int:

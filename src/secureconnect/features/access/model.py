@@ -18,13 +18,18 @@ readers hold exactly (RFC 8259 §6)."""
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One user in one conversation. `visible_from`: the lowest sequence that this member may read (`SEES_NOTHING`: none yet)."""
+    """One user in one conversation. `visible_from`: the lowest sequence that this member may read (`SEES_NOTHING`: none yet).
+
+    `joined_sequence`: of the entry with which the membership began: its `member.joined`, or the log's first for a founder. None:
+    it has no number yet, or is of a time when this was not kept.
+    """
 
     conversation: ConversationId
     user: UserId
     role: Role
     joined_at_us: int
     visible_from: int = 1
+    joined_sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class MemberStore(Protocol):
         """Add who is not a member yet, each announced by the entry beside; returns those, in the order given (nobody when there
         is no such conversation).
 
-        An announcement of a member without `visible_from` names that member as `joined`.
+        Each announcement names its member as `joined`.
         Raises: GroupFull when there would be more than `members_max`, BackendDown, OutcomeUnknown.
         """
         ...

@@ -44,10 +44,11 @@ CHANGES: Final[Mapping[str, Change]] = {
 
 
 class _Whom(msgspec.Struct):
-    """Whom an entry of ours is about: a member, or who did it."""
+    """Whom an entry of ours is about: a member, or who did it; and why, if she is none any more."""
 
     actor_id: UserId
     user_id: UserId | None = None
+    reason: str | None = None
 
 
 _decoder = msgspec.json.Decoder(_Whom)
@@ -69,11 +70,13 @@ class MembershipSignals:
                     self.tell(conversation, user, "added")
             elif (change := CHANGES.get(entry.kind)) is not None:
                 whom = _decoder.decode(entry.data)
-                self.tell(conversation, whom.user_id or whom.actor_id, change)
+                self.tell(conversation, whom.user_id or whom.actor_id, change, whom.reason)
 
-    def tell(self, conversation: ConversationId, user: UserId, change: Change) -> None:
+    def tell(self, conversation: ConversationId, user: UserId, change: Change, reason: str | None = None) -> None:
+        """`reason`: why the user is no member any more: left, removed, deleted."""
         self._access.forget(conversation)
-        self._signal("membership", encode({"conversation_id": conversation, "user_id": user, "change": change}))
+        said = {"conversation_id": conversation, "user_id": user, "change": change}
+        self._signal("membership", encode(said if reason is None else said | {"reason": reason}))
 
 
 class Announcer(Protocol):
@@ -122,7 +125,7 @@ class Tidings:
         await self._flush(conversation)
 
     def _part(self, conversation: ConversationId, user: UserId, actor: UserId, reason: str) -> None:
-        self._signals.tell(conversation, user, "removed")
+        self._signals.tell(conversation, user, "removed", reason)
         event = {"conversation_id": conversation, "actor_id": actor, "reason": reason}
         self._publish(user_channel(user), "conversation.removed", encode(event))
 

@@ -4,9 +4,10 @@ The log may live elsewhere than the rows, so no transaction spans both. A featur
 that very transaction and then says `flush`; what a crash, a cancelled request or an unreachable log left behind is found by
 `sweep`. The entry's key makes telling it twice the same as once.
 
-The steps of telling, each of which may be the last one before a crash: append the entry; let who joined read from its number
-on; tell the nodes (`told`); forget the announcement. The row goes last, so whatever was interrupted is done again from the
-beginning, and every step bears that. Who joined may read before any node hears of it, so that nobody is told in vain.
+The steps of telling, each of which may be the last one before a crash: append the entry; keep its number with the membership
+that begins with it, which may read from there on; tell the nodes (`told`); forget the announcement. The row goes last, so
+whatever was interrupted is done again from the beginning, and every step bears that. Who joined may read before any node hears
+of it, so that nobody is told in vain.
 
 Many are told together: a run of joins, or of leaves, is about people who have nothing to do with one another (between two
 joins of one person stands a leave, which ends the run), so its entries are appended at the same time and share transactions. What
@@ -37,7 +38,8 @@ _INDEPENDENT: Final = (MEMBER_JOINED, MEMBER_LEFT)
 class Announcement:
     """An entry that waits for its way into the log. It is about no message, so the log cannot refuse it.
 
-    `id` grows in the order of writing. `joined`: the member who may read from this entry's number on, which is not known before.
+    `id` grows in the order of writing. `joined`: the member whose membership begins with this entry. Where in the log that is,
+    and where she may read from unless she may read all, is not known before the entry has its number.
     """
 
     id: int
@@ -58,7 +60,7 @@ class AnnouncementStore(Protocol):
         ...
 
     async def show(self, numbered: Sequence[tuple[Announcement, int]]) -> None:
-        """These are entries of the numbers beside them: let each `joined` read from there on. They stay pending.
+        """These are entries of the numbers beside them: there each `joined` began, and may read from. They stay pending.
 
         A membership that has its number keeps it, one that began anew after its announcement waits for its own, and an
         announcement that is pending no more has no effect. All or nothing; idempotent.

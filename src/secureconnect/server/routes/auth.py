@@ -8,8 +8,10 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from secureconnect.errors import NotAuthenticated
 from secureconnect.features.auth.model import Device, Login, LoginSession, Registration, User
 from secureconnect.features.auth.service import Auth
+from secureconnect.features.auth.store import EmailTaken, UsernameTaken
 from secureconnect.ids import SessionId
 from secureconnect.server.endpoints import Context, Endpoint, NoParams
 from secureconnect.server.wire import rfc3339
@@ -110,6 +112,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             params=RegisterParams,
             call=routes.register,
             result=LoginObject,
+            errors=(EmailTaken, UsernameTaken),
             permission="public",
             rate="register",
             status=201,
@@ -123,6 +126,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             params=LoginParams,
             call=routes.login,
             result=LoginObject,
+            errors=(NotAuthenticated,),
             permission="public",
             rate="login",
             summary="Log in with e-mail and password.",
@@ -134,6 +138,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             params=RefreshParams,
             call=routes.refresh,
             result=LoginObject,
+            errors=(NotAuthenticated,),
             permission="public",
             rate="refresh",
             summary="Exchange the refresh token. A client_refresh_id makes repeating it safe for 60 s.",

@@ -17,6 +17,7 @@ from secureconnect.features.conversations.model import (
     summary_object,
 )
 from secureconnect.features.conversations.service import Conversations, Looks, NewConversation
+from secureconnect.features.conversations.store import GroupFull, LastAdmin
 from secureconnect.ids import ConversationId, UserId
 from secureconnect.server.endpoints import Answer, Context, Endpoint
 from secureconnect.server.routes.fields import Limit, Offset, Said, Uuid
@@ -261,6 +262,7 @@ def _of_conversations(routes: ConversationRoutes) -> list[Endpoint]:
             params=CreateParams,
             call=routes.create,
             result=ConversationObject,
+            errors=(GroupFull,),
             rate="conversations",
             status=201,
             aliases={"name": "title"},
@@ -326,6 +328,17 @@ def _of_changes(routes: ConversationRoutes) -> list[Endpoint]:
             rate="conversations",
             summary="Change settings; those that are not named stay.",
         ),
+        Endpoint(
+            name="conversations.leave",
+            method="POST",
+            path="/v1/conversations/:conversation_id/leave",
+            params=ConversationParams,
+            call=routes.leave,
+            result=Said,
+            permission="member",
+            rate="conversations",
+            summary="Leave. When no admin is left, the longest member becomes one.",
+        ),
     ]
 
 
@@ -349,6 +362,7 @@ def _of_members(routes: ConversationRoutes) -> list[Endpoint]:
             params=AddParams,
             call=routes.add,
             result=AddedObject,
+            errors=(GroupFull,),
             permission="member",
             rate="conversations",
             aliases={"participant_ids": "user_ids", "participant_usernames": "usernames"},
@@ -372,19 +386,9 @@ def _of_members(routes: ConversationRoutes) -> list[Endpoint]:
             params=RoleParams,
             call=routes.set_role,
             result=Said,
+            errors=(LastAdmin,),
             permission="admin",
             rate="conversations",
             summary="Make a member an admin, or an admin a member. One admin remains.",
-        ),
-        Endpoint(
-            name="conversations.leave",
-            method="POST",
-            path="/v1/conversations/:conversation_id/leave",
-            params=ConversationParams,
-            call=routes.leave,
-            result=Said,
-            permission="member",
-            rate="conversations",
-            summary="Leave. When no admin is left, the longest member becomes one.",
         ),
     ]

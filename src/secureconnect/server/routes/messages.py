@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from secureconnect.features.log.store import EntryRefused
 from secureconnect.features.messages import model
 from secureconnect.features.messages.model import Message, MessageType, NewMessage
 from secureconnect.features.messages.service import Messages
@@ -150,6 +151,7 @@ def endpoints(messages: Messages) -> list[Endpoint]:
             params=EditParams,
             call=routes.edit,
             result=MessageObject,
+            errors=(EntryRefused,),
             permission="owner",
             rate="messages",
             summary="Replace the content of an own message.",
@@ -161,6 +163,7 @@ def endpoints(messages: Messages) -> list[Endpoint]:
             params=MessageParams,
             call=routes.delete,
             result=DeletedObject,
+            errors=(EntryRefused,),
             permission="owner",
             rate="messages",
             summary="Delete an own message, or any in a group as its admin; what is left is a tombstone.",

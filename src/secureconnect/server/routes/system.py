@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from secureconnect.errors import NotAuthenticated
+from secureconnect.errors import NotAuthenticated, SecureConnectError
 from secureconnect.observe.metrics import CONTENT_TYPE
 from secureconnect.server import openapi
 from secureconnect.server.endpoints import Context, Document, Endpoint, Handler, NoParams
@@ -48,6 +49,54 @@ class MetricsParams(msgspec.Struct):
     authorization: str = ""
 
 
+class StatusObject(msgspec.Struct):
+    """`alive`; `ready`, `starting` or `draining`."""
+
+    status: str
+
+
+class SummaryObject(msgspec.Struct):
+    """`status`: `healthy`, `degraded` or `unhealthy`. `dependencies`: the state of each."""
+
+    status: str
+    service: str
+    timestamp: str
+    dependencies: dict[str, str]
+
+
+class DependencyObject(msgspec.Struct):
+    """`state`: `unknown`, `up`, `slow` or `down`. `error`: why, when it is not well."""
+
+    state: str
+    since: str
+    latency_ms: float | None
+    breaker: str
+    error: str | UnsetType = UNSET
+
+
+class ProcessObject(msgspec.Struct):
+    """Now: tasks of the event loop, open sockets, file descriptors, resident memory."""
+
+    tasks: int
+    sockets: int
+    fds: int
+    rss_bytes: int
+
+
+class GraphObject(msgspec.Struct):
+    """The node with everything it needs."""
+
+    status: str
+    node: str
+    version: str
+    uptime_s: float
+    dependencies: dict[str, DependencyObject]
+    queues: dict[str, dict[str, object]]
+    degraded: dict[str, object]
+    ledger: dict[str, object]
+    process: ProcessObject
+
+
 def endpoints(health: Health, table: Callable[[], Sequence[Endpoint]], *, metrics_token: str | None = None) -> list[Endpoint]:
     """`table`: every operation there is, for the schema, which is made once. `metrics_token`: who scrapes must bring it."""
     schema: list[bytes] = []
@@ -78,12 +127,21 @@ def endpoints(health: Health, table: Callable[[], Sequence[Endpoint]], *, metric
 
     from_header = {"authorization": "authorization"}
     return [
-        _row("system.livez", "/livez", live, "The event loop turns"),
-        _row("system.readyz", "/readyz", ready, "Send new traffic here?"),
-        _row("system.healthz", "/healthz", graph, "The dependency graph"),
-        _row("system.health", "/health", summary, "Health, in the original's form"),
-        _row("system.metrics", "/metrics", metrics, "Figures for Prometheus", params=MetricsParams, headers=from_header),
-        _row("system.openapi", "/openapi.json", describe, "This schema", also=(("GET", "/swagger"),)),
+        _row("system.livez", "/livez", live, "The event loop turns", result=StatusObject),
+        _row("system.readyz", "/readyz", ready, "Send new traffic here?", result=StatusObject),
+        _row("system.healthz", "/healthz", graph, "The dependency graph", result=GraphObject),
+        _row("system.health", "/health", summary, "Health, in the original's form", result=SummaryObject),
+        _row(
+            "system.metrics",
+            "/metrics",
+            metrics,
+            "Figures for Prometheus",
+            result=str,
+            errors=(NotAuthenticated,),
+            params=MetricsParams,
+            headers=from_header,
+        ),
+        _row("system.openapi", "/openapi.json", describe, "This schema", result=dict[str, object], also=(("GET", "/swagger"),)),
     ]
 
 
@@ -93,6 +151,8 @@ def _row(
     call: Handler,
     summary: str,
     *,
+    result: object,
+    errors: tuple[type[SecureConnectError], ...] = (),
     params: type[msgspec.Struct] = NoParams,
     headers: Mapping[str, str] | None = None,
     also: tuple[tuple[str, str], ...] = (),
@@ -103,6 +163,8 @@ def _row(
         path=path,
         params=params,
         call=call,
+        result=result,
+        errors=errors,
         permission="public",
         rate="none",
         bare=True,

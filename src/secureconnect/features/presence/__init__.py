@@ -1,0 +1,1 @@
+"""Who is there: one user over several sockets and nodes."""

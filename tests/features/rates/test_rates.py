@@ -1,0 +1,94 @@
+"""Rate limits: the bucket as a table and a model, and what happens while the shared buckets are away."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secureconnect.backends.memory.rates import MemoryRateStore
+from secureconnect.errors import BackendDown, BreakerOpen, Overloaded, RateLimited, Unavailable
+from secureconnect.features.rates.model import RATES, Rate, Verdict, take
+from secureconnect.features.rates.service import Rates
+
+
+class SetClock:
+    us = 1_000_000_000
+
+    def now_us(self) -> int:
+        return self.us
+
+
+class AwayStore:
+    def __init__(self, error: Unavailable) -> None:
+        self.error: Unavailable | None = error
+        self.store = MemoryRateStore(SetClock())
+
+    async def take(self, key: str, rate: Rate) -> Verdict:
+        if self.error is not None:
+            raise self.error
+        return await self.store.take(key, rate)
+
+
+def test_a_bucket_empties_call_by_call_and_fills_token_by_token() -> None:
+    rate, full_at_us, allowed = Rate(3, 3), 0, []
+    for now_s in (10, 10, 10, 10, 10.9, 11, 11.5, 20, 20, 20, 20):
+        full_at_us, verdict = take(rate, full_at_us, round(now_s * 1e6))
+        allowed.append((now_s, verdict.is_allowed, verdict.remaining, verdict.retry_after_s))
+    assert allowed == [
+        (10, True, 2, 0), (10, True, 1, 0), (10, True, 0, 0), (10, False, 0, 1), (10.9, False, 0, 0.1), (11, True, 0, 0),
+        (11.5, False, 0, 0.5), (20, True, 2, 0), (20, True, 1, 0), (20, True, 0, 0), (20, False, 0, 1),
+    ]  # fmt: skip
+
+
+@given(st.integers(1, 50), st.floats(0.01, 600), st.lists(st.integers(0, 2_000_000), min_size=1, max_size=200))
+def test_no_time_whatever_sees_more_than_limit_and_what_came_back(limit: int, period_s: float, gaps_us: list[int]) -> None:
+    rate, full_at_us, now_us, allowed_us = Rate(limit, period_s), 0, 1_000_000_000, list[int]()
+    for gap_us in gaps_us:
+        now_us += gap_us
+        full_at_us, verdict = take(rate, full_at_us, now_us)
+        assert 0 <= verdict.remaining < limit
+        if verdict.is_allowed:
+            allowed_us.append(now_us)
+            for first, then_us in enumerate(allowed_us):
+                assert len(allowed_us) - first <= limit + (now_us - then_us) // rate.token_us
+        else:
+            retry_us = now_us + round(verdict.retry_after_s * 1e6)
+            assert take(rate, full_at_us, retry_us)[1].is_allowed
+            assert not take(rate, full_at_us, retry_us - 1)[1].is_allowed
+
+
+async def test_a_class_lets_its_number_through_for_each_who() -> None:
+    rates = Rates(MemoryRateStore(SetClock()), MemoryRateStore(SetClock()), nodes=lambda: 2)
+    for n in range(RATES["login"].limit):
+        verdict = await rates.take("login", "ann")
+        assert (verdict.limit, verdict.remaining, verdict.is_local) == (10, 9 - n, False)
+    with pytest.raises(RateLimited) as refused:
+        await rates.take("login", "ann")
+    assert refused.value.retry_after_s == 6
+    assert refused.value.details["class"] == "login"
+    await rates.take("login", "bob")
+    await rates.take("refresh", "ann")
+
+
+@pytest.mark.parametrize("error", [BackendDown("redis"), BreakerOpen(), Overloaded()])
+async def test_while_the_shared_buckets_are_away_a_node_gives_its_own_share(error: Unavailable) -> None:
+    shared = AwayStore(error)
+    rates = Rates(shared, MemoryRateStore(SetClock()), nodes=lambda: 3)
+    for _ in range(3):
+        assert (await rates.take("login", "ann")).is_local
+    with pytest.raises(RateLimited):
+        await rates.take("login", "ann")
+    assert rates.local_total == 4
+    shared.error = None
+    assert (await rates.take("login", "ann")).remaining == 9, "what was counted meanwhile is dropped"
+
+
+def test_a_share_is_never_nothing() -> None:
+    assert Rate(3).shared_by(10) == Rate(1)
+    assert Rate(3).shared_by(0) == Rate(3)
+
+
+async def test_a_developers_limits_are_tenfold() -> None:
+    rates = Rates(MemoryRateStore(SetClock()), MemoryRateStore(SetClock()), nodes=lambda: 1, times=10)
+    assert (await rates.take("reset", "ann")).limit == 30
