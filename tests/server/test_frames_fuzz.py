@@ -118,7 +118,8 @@ async def one_socket(world: World, rng: Random, codes: Counter[int]) -> None:
 async def test_ten_thousand_mutated_frames_are_served_or_refused(seed: int, autojump_clock: MockClock) -> None:
     with structlog.testing.capture_logs() as lines:
         await fuzz(seed)
-    assert {(line["event"], line["code"]) for line in lines} <= {("refused", "REQUEST_TIMEOUT")}
+    told = {(line["event"], line.get("code")) for line in lines if line["event"] not in {"socket_closed", "sockets_closed"}}
+    assert told <= {("refused", "REQUEST_TIMEOUT")}
 
 
 async def fuzz(seed: int) -> None:

@@ -101,10 +101,11 @@ def snippets(url: str, ada: Person, ben: Person, conversation: str) -> str:
     socket = url.replace("http", "ws", 1) + "/v1/ws"
     message = json.dumps({"conversation_id": conversation, "content": "Hello, Ben!", "client_message_id": secrets.token_hex(8)})
     listen = (
-        "import json, sys; from websockets.sync.client import connect\n"
-        'with connect(sys.argv[1], additional_headers={"Authorization": "Bearer " + sys.argv[2]}) as s:\n'
-        '    s.send(json.dumps({"id": 1, "method": "subscribe", "params": {"channels": "all"}}))\n'
-        "    for frame in s: print(frame, flush=True)"
+        "import json, sys; from contextlib import ExitStack; from websockets.sync.client import connect; "
+        "s = ExitStack().enter_context("
+        'connect(sys.argv[1], additional_headers={"Authorization": "Bearer " + sys.argv[2]})); '
+        's.send(json.dumps({"id": 1, "method": "subscribe", "params": {"channels": "all"}})); '
+        "[print(frame, flush=True) for frame in s]"
     )
     who = "\n".join(_who(person) for person in (ada, ben))
     return (
