@@ -26,7 +26,7 @@ def block(kind: str, within: str) -> str:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path / "data", settings={"RATE_LIMITS": "on"})
+    server = ServerProcess(tmp_path / "data", settings={"RATE_LIMITS": "on"}, dev=True)  # as `make run` starts it
     server.start()
     yield server
     server.stop()
