@@ -10,19 +10,23 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, closing, nullcontext
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import trio
 from anyio import AsyncContextManagerMixin
 
-from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.bundle import Bundle, Shared
 from secureconnect.backends.embedded import open_embedded
+from secureconnect.backends.memory.bundle import memory_shared
+from secureconnect.backends.policies import redis_policy
 from secureconnect.backends.system import SystemClock, SystemIds, SystemRng, ThreadBlocking, kept_secret, sole_server
 from secureconnect.config import Settings, load
 from secureconnect.errors import ConfigError
 from secureconnect.features.auth.service import Auth
-from secureconnect.hub import Hub, MemoryBus
+from secureconnect.hub import Hub
 from secureconnect.ids import NodeId
 from secureconnect.node import Node, Ports
 from secureconnect.server.asgi_bridge import Application, Receive, Send
@@ -74,7 +78,10 @@ class SecureConnect(AsyncContextManagerMixin):
         ports = system_ports()
         name = NodeId(f"node-{ports.ids.new()[:8]}")
         with closing(open_listener(self.settings.host, self.settings.port)) as listener:
-            async with open_stores(self.settings, node=name, alone=True) as bundle:
+            async with (
+                open_stores(self.settings, node=name, alone=True) as bundle,
+                open_shared(self.settings, ports) as shared,
+            ):
                 self._node = Node(
                     bundle,
                     ports,
@@ -82,7 +89,7 @@ class SecureConnect(AsyncContextManagerMixin):
                     secret=_secret(self.settings),
                     name=name,
                     epoch=ports.clock.now_us(),
-                    bus=MemoryBus(),
+                    shared=shared,
                     process=_process,
                 )
                 self.url = listener.url
@@ -112,8 +119,12 @@ class AsgiApp:
         ports = system_ports()
         settings = self._settings or load().settings
         name = NodeId(f"asgi-{ports.ids.new()[:8]}")
-        async with open_stores(settings, node=name, alone=True) as bundle, trio.open_nursery() as nursery:
-            node = Node(bundle, ports, settings, secret=_secret(settings), name=name, epoch=ports.clock.now_us(), bus=MemoryBus(),
+        async with (
+            open_stores(settings, node=name, alone=True) as bundle,
+            open_shared(settings, ports) as shared,
+            trio.open_nursery() as nursery,
+        ):
+            node = Node(bundle, ports, settings, secret=_secret(settings), name=name, epoch=ports.clock.now_us(), shared=shared,
                         process=_process)  # fmt: skip
             await nursery.start(node.run_core)
             node.readiness.started = True
@@ -138,16 +149,45 @@ async def open_stores(
 ) -> AsyncIterator[Bundle]:
     """The stores that `settings` name, with their tables up to date.
 
-    `alone`: as the one server of this database; commands may work beside it. Without a bus between them two servers would not
-    hear of one another's messages. Raises: ConfigError, BackendDown (another server among the reasons), StorageFull.
+    `alone`: for a server; commands may work beside it. Two servers on one file would not hear of one another's messages, so the
+    second is refused; a networked database may be away: a server waits for it, a command does not.
+    Raises: ConfigError, BackendDown (another server among the reasons), StorageFull.
     """
     path = settings.sqlite_path
     if path is None:
-        raise ConfigError("SQL_URL: networked databases are not built yet; leave it out, or use sqlite:///PATH")
+        assert settings.sql_url is not None, "it names the server"
+        distributed = _extra("postgres", "SQL_URL", "secureconnect.backends.distributed")
+        limits = distributed.limits_of(settings)
+        async with distributed.open_distributed(
+            settings.sql_url, node=node, clock=SystemClock(), rng=SystemRng(), limits=limits, waits=alone
+        ) as (bundle, _):
+            yield bundle
+        return
     _make_folder(path.parent)
     with sole_server(path) if alone else nullcontext():
         async with open_embedded(path, node=node, clock=SystemClock(), deadline_s=settings.store_deadline_s) as bundle:
             yield bundle
+
+
+@asynccontextmanager
+async def open_shared(settings: Settings, ports: Ports) -> AsyncIterator[Shared]:
+    """What nodes share, over Redis or, of a single one, in memory. Raises: ConfigError."""
+    if settings.redis_url is None:
+        yield memory_shared(ports.clock)
+        return
+    between_nodes = _extra("redis", "REDIS_URL", "secureconnect.backends.between_nodes")
+    async with between_nodes.open_redis(settings.redis_url, policy=redis_policy(settings), rng=ports.rng) as shared:
+        yield shared
+
+
+def _extra(extra: str, setting: str, module: str) -> ModuleType:
+    """A part that needs libraries of its own. Raises: ConfigError, with the command that installs them."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{setting}: needs {error.name}, which is not installed; pip install 'secureconnect[{extra}]'"
+        ) from error
 
 
 @asynccontextmanager
@@ -161,7 +201,8 @@ async def open_auth(settings: Settings, *, is_new: bool = True) -> AsyncIterator
     if not is_new and path is not None and not path.exists():
         raise ConfigError(f"DATA_DIR: there is no database {path}; name the folder that the server uses, with --data-dir")
     async with open_stores(settings) as bundle:
-        yield Node(bundle, ports, settings, secret=_secret(settings), name=NodeId("command")).auth
+        shared = memory_shared(ports.clock)
+        yield Node(bundle, ports, settings, secret=_secret(settings), name=NodeId("command"), shared=shared).auth
 
 
 def _secret(settings: Settings) -> bytes:

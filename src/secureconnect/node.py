@@ -11,16 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
 import trio
 
 from secureconnect import __version__
 from secureconnect.backends.appends import Deadlines, run_announcements, run_appends
-from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.bundle import Bundle, Shared, Watched
 from secureconnect.backends.deadlines import within_deadline
 from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
-from secureconnect.errors import SecureConnectError
+from secureconnect.errors import BackendDown, SecureConnectError, Unavailable
 from secureconnect.features.access.service import Access
+from secureconnect.features.auth.model import Identity
 from secureconnect.features.auth.passwords import Cost, Passwords
 from secureconnect.features.auth.revocations import RevocationSet
 from secureconnect.features.auth.service import Auth
@@ -32,11 +34,13 @@ from secureconnect.features.log.lanes import Limits as LogLimits
 from secureconnect.features.log.service import Log
 from secureconnect.features.log.source import LogSource
 from secureconnect.features.messages.service import Messages
-from secureconnect.hub import Bus, Hub
+from secureconnect.hub import Hub
 from secureconnect.hub import Limits as HubLimits
 from secureconnect.ids import ConversationId, NodeId
 from secureconnect.observe.metrics import Metrics
+from secureconnect.observe.status import FeatureStatus
 from secureconnect.ports import Blocking, Clock, Ids, Listener, Rng
+from secureconnect.resilience import figures
 from secureconnect.server import polling
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Context, Endpoint
@@ -59,8 +63,12 @@ REVOCATIONS_PERIOD_S = 1.0
 """Between two looks for sessions that other nodes, or a command line, ended: a revocation holds everywhere within 2 s."""
 PURGE_PERIOD_S = 600.0
 """Between two sweeps of login sessions that ended long ago."""
+WAIT_S = 1.0
+"""Between two looks at a database that is away at the start."""
 FLUSH_S = 5.0
 """For appends that had begun when the server ended: one store call's deadline."""
+
+_log = structlog.get_logger("secureconnect.node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +92,17 @@ class Node:
         *,
         secret: bytes,
         name: NodeId,
+        shared: Shared,
         epoch: int = 0,
-        bus: Bus | None = None,
         password_cost: Cost = Cost(),  # noqa: B008  # frozen
         process: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
-        """`epoch` grows with every start of a node of this name. `process` shows the process for health, but for its sockets."""
+        """`shared`: what this node shares with others. `epoch` grows with every start of a node of this name. `process` shows the
+        process for health, but for its sockets."""
         bundle = within_deadline(bundle, settings.store_deadline_s)
-        self.name, self.settings, self._bundle, self._ports = name, settings, bundle, ports
+        self.name, self.settings, self.shared = name, settings, shared
+        self._bundle, self._ports = bundle, ports
+        self._is_waiting = False
         self.server: Server | None = None
         self.metrics = Metrics()
         self.readiness = Readiness()
@@ -100,18 +111,20 @@ class Node:
             random=ports.rng.random,
             limits=_hub_limits(settings),
             sources={"conversation:": LogSource(bundle.log)},
-            bus=bus,
+            bus=shared.bus,
             digests=bundle.digests,
             epoch=epoch,
         )
         self._make_features(secret, password_cost)
-        self.sql = Dependency("sql")
+        self.watched: Mapping[str, Watched] = {one.name: one for one in (bundle.watched, *shared.watched)}
+        self.dependencies = {name: _dependency(one) for name, one in self.watched.items()}
+        self.status = FeatureStatus()
         self.health = NodeHealth(
             name,
             __version__,
             ports.clock,
             self.readiness,
-            {"sql": self.sql},
+            self.dependencies,
             self._queues,
             self._ledger,
             lambda: {**process(), "sockets": self.gateway.sockets},
@@ -168,7 +181,7 @@ class Node:
         self.exchange = Exchange(
             router,
             self.dispatcher,
-            authenticate=self.auth.verify,
+            authenticate=self._verify,
             clock=clock,
             ids=ids,
             origins=origins,
@@ -178,7 +191,7 @@ class Node:
             hub=self.hub,
             dispatcher=self.dispatcher,
             endpoints={row.name: row for row in self.endpoints},
-            authenticate=self.auth.verify,
+            authenticate=self._verify,
             check=self.auth.check,
             access=self.access,
             clock=clock,
@@ -202,10 +215,13 @@ class Node:
     async def run(self, listener: Listener, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve `listener` until the Server that `task_status` is given is stopped. Requests are accepted when it says started.
 
-        The stores must stay open until this returns. Raises: BackendDown when the revocations cannot be read at the start.
-        Cancellation: ends at once; what was acknowledged is stored.
+        The stores must stay open until this returns. A networked database that is away is waited for: meanwhile the listener says
+        that this node lives and is not ready, and every token is refused with 503.
+        Raises: BackendDown when an embedded one cannot be read. Cancellation: ends at once; what was acknowledged is stored.
         """
-        await self.revocations.load(self._bundle.revocations)
+        self._is_waiting = self._bundle.watched.stack is not None
+        if not self._is_waiting:
+            await self.revocations.load(self._bundle.revocations)
         server = self.server = Server(
             listener, self.front, self.gateway, readiness=self.readiness, grace_s=self.settings.shutdown_grace_s
         )
@@ -213,6 +229,8 @@ class Node:
             await core.start(self._core)
             await core.start(self.gateway.run)
             await core.start(server.run)
+            await self._wait_for_stores()
+            self.readiness.started = True
             task_status.started(server)
             await server.wait_ended()
             with trio.move_on_after(FLUSH_S):
@@ -230,10 +248,32 @@ class Node:
             await nursery.start(self.hub.run)
             await nursery.start(lambda task_status: run_appends(self.log.pipeline, deadlines=deadlines, task_status=task_status))
             nursery.start_soon(lambda: run_announcements(self.announcer, deadlines=deadlines))
-            await nursery.start(Prober(self.sql, self._bundle.probe, self._ports.clock).run)
+            for name, watched in self.watched.items():
+                await nursery.start(self._prober(self.dependencies[name], watched).run)
             nursery.start_soon(self._follow_revocations)
             nursery.start_soon(self._purge)
             task_status.started()
+
+    async def _wait_for_stores(self) -> None:
+        """Without the revocations no token may pass."""
+        while self._is_waiting:
+            try:
+                await self.revocations.load(self._bundle.revocations)
+                self._is_waiting = False
+            except Unavailable as error:
+                _log.info("waiting_for_sql", error=str(error))
+                await trio.sleep(WAIT_S)
+
+    def _verify(self, token: str) -> Identity:
+        if self._is_waiting:
+            raise BackendDown("sql", "This node has not reached its database yet", retry_after_s=WAIT_S)
+        return self.auth.verify(token)
+
+    def _prober(self, dependency: Dependency, watched: Watched) -> Prober:
+        clock, stack, random = self._ports.clock, watched.stack, self._ports.rng.random
+        if stack is None:
+            return Prober(dependency, watched.probe, clock)
+        return Prober(dependency, watched.probe, clock, pause_s=lambda: stack.breaker.pause_s(random()))
 
     async def _follow_revocations(self) -> None:
         while True:
@@ -286,6 +326,8 @@ class Node:
         }
 
     def _watch(self) -> None:
+        for name, read in figures({name: one.stack for name, one in self.watched.items() if one.stack is not None}).items():
+            self.metrics.watch(name, read)
         watch, ledger, counters = self.metrics.watch, self.hub.ledger, self.dispatcher.counters
         watch("request_timeout_total", lambda: counters.timeouts)
         watch("secureconnect_unexpected_exceptions_total", self.unexpected)
@@ -307,6 +349,11 @@ class Node:
         """Exceptions since the start that are bugs: each was logged, answered, and ended nobody else."""
         connections = self.server.unexpected if self.server is not None else 0
         return connections + self.dispatcher.counters.unexpected + self.front.unexpected + self.gateway.counters.unexpected
+
+
+def _dependency(watched: Watched) -> Dependency:
+    circuit = watched.stack.breaker.circuit if watched.stack is not None else None
+    return Dependency(watched.name, breaker=lambda: circuit.state if circuit is not None else "closed", pool=watched.pool)
 
 
 def _hub_limits(settings: Settings) -> HubLimits:

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from secureconnect.backends.bundle import Bundle, Conversations
 from secureconnect.backends.deadlines import PASSED, WRITES, within_deadline
-from secureconnect.backends.memory.bundle import memory_bundle
+from secureconnect.backends.memory.bundle import memory_bundle, memory_shared
 from secureconnect.backends.memory.digests import MemoryDigestTable
 from secureconnect.backends.system import SystemIds, SystemRng
 from secureconnect.config import Settings
@@ -64,7 +64,7 @@ def stuck_bundle() -> Bundle:
 
 
 def test_every_store_of_the_bundle_stands_behind_the_door_but_the_digests_whose_hub_sets_the_deadline() -> None:
-    others = {"digests", "probe", "queues"}
+    others = {"digests", "watched", "queues"}
     assert {field.name for field in fields(Bundle)} == set(PROTOCOLS) | others == set(WRITES) | others
 
 
@@ -110,7 +110,14 @@ def test_a_node_bounds_stores_that_set_no_deadline_themselves() -> None:
     async def main() -> None:
         ports = Ports(WorldClock(world), SystemRng(), SystemIds(), InlineBlocking())
         settings = Settings(data_dir=Path("unused"))
-        node = Node(stuck_bundle(), ports, settings, secret=b"a secret of thirty-two bytes or more", name=NodeId("n"))
+        node = Node(
+            stuck_bundle(),
+            ports,
+            settings,
+            secret=b"a secret of thirty-two bytes or more",
+            name=NodeId("n"),
+            shared=memory_shared(ports.clock),
+        )
         with trio.fail_after(5.1), pytest.raises(Unavailable):
             await node.auth.find("somebody")
 

@@ -28,7 +28,7 @@ async def test_its_stores_answer_and_its_lines_show(postgres_server: PostgresSer
         assert bundle.digests is not None
         await bundle.digests.write("n", 1, 1, b"digest")
         assert list(await bundle.digests.since({})) == [b"digest"]
-        await bundle.probe()
+        await bundle.watched.probe()
         assert sorted(bundle.queues()) == ["sql_appends", "sql_auth", "sql_background", "sql_chat"]
         assert database.statistics().stack.breaker == "closed"
     assert postgres_server.sql("SELECT node FROM probes") == "n"

@@ -25,7 +25,7 @@ async def test_its_writer_waits_for_the_disk(tmp_path: Path) -> None:
     sqlite._thread = spy  # type: ignore[assignment]  # the one place that sees every connection
     try:
         async with open_embedded(tmp_path / "t.db", node=NodeId("n"), clock=SystemClock()) as bundle:
-            await bundle.probe()
+            await bundle.watched.probe()
             (level,) = opened[0].execute("PRAGMA synchronous").fetchone()
     finally:
         sqlite._thread = original

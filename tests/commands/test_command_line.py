@@ -107,7 +107,7 @@ def test_what_is_not_built_yet_says_so_and_ends_with_1(name: str, capsys: pytest
 
 @pytest.mark.parametrize(
     "setting",
-    ["REDIS_URL=redis://h/0", "CASSANDRA_URL=cassandra://h/k", "S3_URL=s3://k:s@h/b", "SQL_URL=postgresql://h/d"],
+    ["CASSANDRA_URL=cassandra://h/k", "S3_URL=s3://k:s@h/b", "SMTP_URL=smtp://h"],
 )
 @pytest.mark.parametrize("command", [["serve"], ["migrate"], ["user", "token", "ada"]])
 def test_no_command_ignores_a_dependency_that_is_not_built_yet(

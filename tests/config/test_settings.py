@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secureconnect.backends.policies import sql_policy
 from secureconnect.config import ROWS, Settings, not_built, without_effect
 from secureconnect.config.row import Row
 from secureconnect.errors import ConfigError
+from secureconnect.resilience import Stack
 from secureconnect.server.origins import TrustedProxies
 
 SECRET = "s" * 32
@@ -169,10 +171,8 @@ def test_settings_that_contradict_each_other_are_refused(given: dict[str, object
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"redis_url": "redis://h/0"}, "REDIS_URL"),
         ({"cassandra_url": "cassandra://h/k"}, "CASSANDRA_URL"),
         ({"s3_url": "s3://k:s@h/b"}, "S3_URL"),
-        ({"sql_url": "postgresql://h/d"}, "SQL_URL"),
         ({"smtp_url": "smtp://h"}, "SMTP_URL"),
         ({"tls_cert": Path("c"), "tls_key": Path("k")}, "TLS_CERT"),
     ],
@@ -182,9 +182,16 @@ def test_what_is_not_built_yet_is_said_and_not_ignored(given: dict[str, object],
     assert any(one.startswith(f"{named}: not built yet") for one in not_built(settings))
 
 
+def test_lanes_share_a_pool_of_any_size() -> None:
+    small, large = (sql_policy(Settings(sql_pool_max=n, sql_pool_idle_min=1)) for n in (1, 100))
+    assert [lane.reserved for lane in small.lanes] == [0, 0, 0]
+    assert [lane.reserved for lane in large.lanes] == [16, 32, 8]
+    assert Stack(small, random=lambda: 0.5).statistics().breaker == "closed"
+
+
 def test_limits_without_effect_yet_are_accepted_and_named() -> None:
-    settings = Settings(rate_login_per_min=7, sql_pool_max=9, sockets_max=50)
-    assert without_effect(settings) == ["SQL_POOL_MAX", "RATE_LOGIN_PER_MIN"]
+    settings = Settings(rate_login_per_min=7, journal_bytes_max=2_000_000, sockets_max=50)
+    assert without_effect(settings) == ["JOURNAL_BYTES_MAX", "RATE_LOGIN_PER_MIN"]
     assert not_built(settings) == []
 
 

@@ -15,11 +15,10 @@ from joserfc.jwk import OctKey
 from tests.permissions.client import Documented, Operation, Reply, status_of
 from trio_websocket import ConnectionRejected, wrap_client_stream
 
-from secureconnect.backends.memory.bundle import memory_bundle
+from secureconnect.backends.memory.bundle import memory_bundle, memory_shared
 from secureconnect.backends.system import SystemClock, SystemIds, SystemRng, ThreadBlocking
 from secureconnect.config import Settings
 from secureconnect.features.auth.passwords import Cost
-from secureconnect.hub import MemoryBus
 from secureconnect.ids import NodeId
 from secureconnect.node import Node, Ports
 from secureconnect.server.openapi import document
@@ -96,7 +95,7 @@ async def client(tmp_path: Path) -> AsyncIterator[ServerClient]:
         settings,
         secret=SECRET,
         name=NodeId("n1"),
-        bus=MemoryBus(),
+        shared=memory_shared(ports.clock),
         password_cost=Cost(passes=1, memory_kib=8),
         process=lambda: {"tasks": 1, "fds": 1, "rss_bytes": 1},
     )

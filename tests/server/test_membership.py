@@ -11,11 +11,10 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
-from secureconnect.backends.memory.bundle import memory_bundle
+from secureconnect.backends.memory.bundle import memory_bundle, memory_shared
 from secureconnect.backends.system import SystemClock, SystemIds, SystemRng, ThreadBlocking
 from secureconnect.config import Settings
 from secureconnect.features.auth.passwords import Cost
-from secureconnect.hub import MemoryBus
 from secureconnect.ids import NodeId
 from secureconnect.node import Node, Ports
 from secureconnect.server.transport import open_listener
@@ -44,7 +43,9 @@ async def test_a_removal_whose_request_ran_out_of_time_unsubscribes_the_open_soc
     )
     ports = Ports(SystemClock(), SystemRng(), SystemIds(), ThreadBlocking())
     cost = Cost(passes=1, memory_kib=8)
-    node = Node(bundle, ports, settings, secret=bytes(32), name=NodeId("n1"), bus=MemoryBus(), password_cost=cost)
+    node = Node(
+        bundle, ports, settings, secret=bytes(32), name=NodeId("n1"), shared=memory_shared(ports.clock), password_cost=cost
+    )
     store = bundle.conversations.leave
 
     async def commit_and_hang(*args: Any, **values: Any) -> None:  # noqa: ANN401  # whatever the store takes
@@ -74,7 +75,15 @@ async def test_who_is_added_while_away_gets_all_since_by_poll_and_by_socket(tmp_
     settings = Settings(data_dir=tmp_path, port=0, shutdown_grace_s=0)
     ports = Ports(SystemClock(), SystemRng(), SystemIds(), ThreadBlocking())
     cost = Cost(passes=1, memory_kib=8)
-    node = Node(memory_bundle(), ports, settings, secret=bytes(32), name=NodeId("n1"), bus=MemoryBus(), password_cost=cost)
+    node = Node(
+        memory_bundle(),
+        ports,
+        settings,
+        secret=bytes(32),
+        name=NodeId("n1"),
+        shared=memory_shared(ports.clock),
+        password_cost=cost,
+    )
     listener = open_listener("127.0.0.1", 0)
     async with trio.open_nursery() as nursery, httpx.AsyncClient(base_url=listener.url) as http:
         server = await nursery.start(node.run, listener)

@@ -14,13 +14,12 @@ from structlog.testing import capture_logs
 from tests.server.front_kit import HttpClient, Received, request
 from trio.testing import wait_all_tasks_blocked
 
-from secureconnect.backends.memory.bundle import memory_bundle
+from secureconnect.backends.memory.bundle import memory_bundle, memory_shared
 from secureconnect.backends.system import SystemClock, SystemIds, SystemRng, ThreadBlocking
 from secureconnect.config import Settings
 from secureconnect.errors import CODES
 from secureconnect.features.auth.model import Registration
 from secureconnect.features.auth.passwords import Cost
-from secureconnect.hub import MemoryBus
 from secureconnect.ids import NodeId
 from secureconnect.node import Node, Ports
 from secureconnect.testing.network import MemoryListener
@@ -55,7 +54,15 @@ class Home:
 async def open_home(settings: Settings) -> AsyncIterator[Home]:
     ports = Ports(SystemClock(), SystemRng(), SystemIds(), ThreadBlocking())
     cheap = Cost(passes=1, memory_kib=8)
-    node = Node(memory_bundle(), ports, settings, secret=b"x" * 32, name=NodeId("n1"), bus=MemoryBus(), password_cost=cheap)
+    node = Node(
+        memory_bundle(),
+        ports,
+        settings,
+        secret=b"x" * 32,
+        name=NodeId("n1"),
+        shared=memory_shared(ports.clock),
+        password_cost=cheap,
+    )
     listener = MemoryListener()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:

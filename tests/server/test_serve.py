@@ -49,7 +49,7 @@ async def test_an_exception_in_one_connection_ends_that_one_only(autojump_clock:
 
 
 async def test_the_end_waits_for_requests_under_way_but_not_beyond_the_grace(autojump_clock: MockClock) -> None:
-    listener, readiness = MemoryListener(), Readiness()
+    listener, readiness = MemoryListener(), Readiness(started=True)
     server = Server(listener, Face(), Sockets(), readiness=readiness, grace_s=5)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)

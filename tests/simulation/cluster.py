@@ -19,9 +19,9 @@ import secureconnect.hub.feed
 import secureconnect.hub.pump
 import secureconnect.hub.replay
 import secureconnect.node
-from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.bundle import Bundle, Watched
 from secureconnect.backends.deadlines import WRITES
-from secureconnect.backends.memory.bundle import memory_bundle
+from secureconnect.backends.memory.bundle import memory_bundle, memory_shared
 from secureconnect.backends.memory.digests import MemoryDigestTable
 from secureconnect.config import Settings
 from secureconnect.errors import BackendDown, DeadlineExceeded, OutcomeUnknown
@@ -209,7 +209,7 @@ class Cluster:
             secret=SECRET,
             name=NodeId(host.name),
             epoch=host.epoch,
-            bus=self.bus.port(host.name, wire),
+            shared=memory_shared(host.clock, self.bus.port(host.name, wire)),
             password_cost=CHEAP,
         )
 
@@ -222,7 +222,11 @@ class Cluster:
         sql = {name: skin(name, self.sql) for name in WRITES if name != "log"}
         probe = faulty(Probe(), self.sql, wire, writes=("probe",), call_s_max=PROBE_DEADLINE_S).probe
         return replace(
-            self.bundle, log=skin("log", self.log, self._learnt), digests=skin("digests", self.table), probe=probe, **sql
+            self.bundle,
+            log=skin("log", self.log, self._learnt),
+            digests=skin("digests", self.table),
+            watched=Watched("sql", probe),
+            **sql,
         )
 
     def _learnt(self, method: str, args: tuple[object, ...], result: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,9 +10,13 @@ from secureconnect.features.access.store import AccessStore
 from secureconnect.features.auth.store import RevocationStore, SessionStore, UserStore
 from secureconnect.features.conversations.store import Store as ConversationStore
 from secureconnect.features.conversations.store import UserDirectory
+from secureconnect.features.lockout.store import LockoutStore
 from secureconnect.features.log.announcer import AnnouncementStore
 from secureconnect.features.log.store import LogStore
-from secureconnect.hub import DigestTable
+from secureconnect.features.presence.store import LeaseStore
+from secureconnect.features.rates.store import RateStore
+from secureconnect.hub import Bus, DigestTable
+from secureconnect.resilience import Stack
 
 
 class Conversations(ConversationStore, AccessStore, Protocol):
@@ -20,9 +24,39 @@ class Conversations(ConversationStore, AccessStore, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Watched:
+    """A dependency as health sees it. `probe` does its real write once, and is the canary of the breaker in `stack`.
+
+    `stack` None: there is no breaker, it is in this process. `pool`: `{in_use, idle, waiting, max}`, where there is one.
+    """
+
+    name: str
+    probe: Callable[[], Awaitable[None]]
+    stack: Stack | None = None
+    pool: Callable[[], Mapping[str, int]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the nodes share beside the stores, or what a single node has in its memory instead.
+
+    `watched`: what it stands on; `generation` grows whenever that was lost and has come back.
+    """
+
+    bus: Bus
+    rates: RateStore
+    lockouts: LockoutStore
+    leases: LeaseStore
+    watched: Sequence[Watched] = ()
+    generation: Callable[[], int] = int
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
-    """The stores. `probe` does the store's real write once, for health; `queues` shows the lines in front of it
-    (`{name: {depth, bound, full_total}}`); `digests` None: nobody else can be there to read them."""
+    """The stores. `queues` shows the lines in front of them (`{name: {depth, bound, full_total}}`).
+
+    `digests` None: nobody else can be there to read them.
+    """
 
     users: UserStore
     sessions: SessionStore
@@ -32,5 +66,5 @@ class Bundle:
     log: LogStore
     announcements: AnnouncementStore
     digests: DigestTable | None
-    probe: Callable[[], Awaitable[None]]
+    watched: Watched
     queues: Callable[[], Mapping[str, Mapping[str, int]]]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.bundle import Bundle, Watched
 from secureconnect.backends.sql import probes
 from secureconnect.backends.sql.announcements import SqlAnnouncementStore
 from secureconnect.backends.sql.auth import SqlRevocations, SqlSessions, SqlUsers
@@ -35,7 +35,7 @@ async def open_embedded(path: Path, *, node: NodeId, clock: Clock, deadline_s: f
             log=SqlLogStore(engine),
             announcements=SqlAnnouncementStore(engine),
             digests=None,
-            probe=probes.prober(engine, node, clock),
+            watched=Watched("sql", probes.prober(engine, node, clock)),
             queues=lambda: _queues(engine),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from secureconnect.commands.terminal import DONE, Source, buildable, say, say_json
+from secureconnect.config.show import without_password
 
 if TYPE_CHECKING:
     from secureconnect.config import Settings
@@ -22,10 +23,12 @@ def migrate(*, source: Source | None = None, json: bool = False) -> int:
 
     settings = buildable(source)
     trio.run(_open, settings)
+    path = settings.sqlite_path
+    place = without_password(settings.sql_url or "") if path is None else str(path)
     if json:
-        say_json({"ok": True, "database": str(settings.sqlite_path)})
+        say_json({"ok": True, "database": place})
     else:
-        say(f"{settings.sqlite_path}: up to date")
+        say(f"{place}: up to date")
     return DONE
 
 

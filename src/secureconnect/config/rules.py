@@ -59,14 +59,11 @@ def contradictions(settings: Settings) -> list[str]:
 
 def not_built(settings: Settings, rows: Sequence[Row]) -> list[str]:
     """Settings that count on a part of the product that is not built yet: reasons for `serve` to stop, not to ignore them."""
-    found = [
+    return [
         f"{row.name}: not built yet: {row.help}"
         for row in rows
         if row.status == "refused" and getattr(settings, row.field) != row.default
     ]
-    if settings.sqlite_path is None:
-        found.append("SQL_URL: not built yet: PostgreSQL and CockroachDB. Leave it out, or use sqlite:///PATH")
-    return found
 
 
 def without_effect(settings: Settings, rows: Sequence[Row]) -> list[str]:

@@ -73,7 +73,7 @@ class Settings:
     )
     redis_url: str | None = setting(
         None, url("redis", "rediss", example="redis://127.0.0.1:6379/0"), "Between nodes. Absent: in memory, one node.",
-        secret="url", status="refused",
+        secret="url",
     )  # fmt: skip
     cassandra_url: str | None = setting(
         None, kinds.cluster_url(), "Messages at scale. Absent: they live in SQL.", secret="url", status="refused"
@@ -131,8 +131,8 @@ class Settings:
     )
     store_deadline_s: float = setting(5.0, number(0.1, 60, example=5), "One store call, pool wait and retries included.")
     store_attempt_deadline_s: float = setting(1.5, number(0.05, 60, example=1.5), "One attempt of it.")
-    redis_deadline_s: float = setting(1.0, number(0.05, 60, example=1), "One Redis command, retries included.", status="later")
-    redis_attempt_deadline_s: float = setting(0.3, number(0.01, 60, example=0.3), "One attempt of it.", status="later")
+    redis_deadline_s: float = setting(1.0, number(0.05, 60, example=1), "One Redis command, retries included.")
+    redis_attempt_deadline_s: float = setting(0.3, number(0.01, 60, example=0.3), "One attempt of it.")
     write_deadline_s: float = setting(10.0, number(0.1, 600, example=10), "A write to a client, without progress.")
     handshake_deadline_s: float = setting(
         10.0, number(0.1, 600, example=10), "Request head, WebSocket handshake, authentication."
@@ -168,24 +168,20 @@ class Settings:
         "What a send gets while a networked message store is away: kept, or 503.",
         status="later",
     )
-    sql_pool_max: int = setting(25, whole(1, 1000, example=25), "Connections to a networked SQL server.", status="later")
-    sql_pool_idle_min: int = setting(5, whole(0, 1000, example=5), "Of them kept open when idle.", status="later")
-    sql_connection_life_s: float = setting(3600.0, number(1, 604_800, example=3600), "Life of one.", status="later")
-    sql_connection_idle_s: float = setting(1800.0, number(1, 604_800, example=1800), "Idle time of one.", status="later")
-    sql_waiting_max: int = setting(100, whole(1, 10_000, example=100), "Calls waiting for one.", status="later")
-    sql_wait_s: float = setting(1.0, number(0.01, 60, example=1), "Wait of a request for one.", status="later")
-    sql_background_wait_s: float = setting(5.0, number(0.01, 60, example=5), "Wait of background work.", status="later")
-    retries_max: int = setting(3, whole(0, 20, example=3), "Retries of an idempotent operation.", status="later")
-    retry_budget_percent: float = setting(10.0, number(0, 100, example=10), "Retries as a share of all calls.", status="later")
-    serialization_retries_max: int = setting(8, whole(0, 100, example=8), "Re-runs of a transaction after 40001.", status="later")
-    breaker_failures_max: int = setting(5, whole(1, 1000, example=5), "Failures in a row that open a breaker.", status="later")
-    breaker_failure_percent: float = setting(
-        50.0, number(1, 100, example=50), "Share of failures that opens one.", status="later"
-    )
-    breaker_calls_min: int = setting(
-        20, whole(1, 10_000, example=20), "Calls in the window that the share needs.", status="later"
-    )
-    breaker_window_s: float = setting(10.0, number(1, 600, example=10), "That window.", status="later")
+    sql_pool_max: int = setting(25, whole(1, 1000, example=25), "Connections to a networked SQL server.")
+    sql_pool_idle_min: int = setting(5, whole(0, 1000, example=5), "Of them kept open when idle.")
+    sql_connection_life_s: float = setting(3600.0, number(1, 604_800, example=3600), "Life of one.")
+    sql_connection_idle_s: float = setting(1800.0, number(1, 604_800, example=1800), "Idle time of one.")
+    sql_waiting_max: int = setting(100, whole(1, 10_000, example=100), "Calls waiting for one.")
+    sql_wait_s: float = setting(1.0, number(0.01, 60, example=1), "Wait of a request for one.")
+    sql_background_wait_s: float = setting(5.0, number(0.01, 60, example=5), "Wait of background work.")
+    retries_max: int = setting(3, whole(0, 20, example=3), "Retries of an idempotent operation.")
+    retry_budget_percent: float = setting(10.0, number(0, 100, example=10), "Retries as a share of all calls.")
+    serialization_retries_max: int = setting(8, whole(0, 100, example=8), "Re-runs of a transaction after 40001.")
+    breaker_failures_max: int = setting(5, whole(1, 1000, example=5), "Failures in a row that open a breaker.")
+    breaker_failure_percent: float = setting(50.0, number(1, 100, example=50), "Share of failures that opens one.")
+    breaker_calls_min: int = setting(20, whole(1, 10_000, example=20), "Calls in the window that the share needs.")
+    breaker_window_s: float = setting(10.0, number(1, 600, example=10), "That window.")
 
     # Rates: per user when authenticated, else per address (contract.md §2.14)
     rate_limits: bool = setting(True, switch(), "Whether rates are limited.", status="later")

@@ -33,6 +33,8 @@ class Dependency:
     """What is known of one dependency. Pure: `probed` and `failed` are told what happened."""
 
     name: str
+    breaker: Callable[[], str] = lambda: "closed"
+    pool: Callable[[], Mapping[str, int]] | None = None
     state: State = "unknown"
     since_us: int = 0
     latency_ms: float | None = None
@@ -63,8 +65,10 @@ class Dependency:
             "state": self.state,
             "since": rfc3339(self.since_us),
             "latency_ms": self.latency_ms,
-            "breaker": "closed",
+            "breaker": self.breaker(),
         }
+        if self.pool is not None:
+            shown["pool"] = self.pool()
         if self.error is not None:
             shown["error"] = self.error
         return shown
@@ -73,16 +77,24 @@ class Dependency:
 class Prober:
     """Probes one dependency until cancelled."""
 
-    def __init__(self, dependency: Dependency, probe: Callable[[], Awaitable[None]], clock: Clock) -> None:
+    def __init__(
+        self,
+        dependency: Dependency,
+        probe: Callable[[], Awaitable[None]],
+        clock: Clock,
+        *,
+        pause_s: Callable[[], float] = lambda: PROBE_PERIOD_S,
+    ) -> None:
         self._dependency = dependency
         self._probe = probe
         self._clock = clock
+        self._pause_s = pause_s
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         while True:
             await self.once()
-            await trio.sleep(PROBE_PERIOD_S)
+            await trio.sleep(self._pause_s())
 
     async def once(self) -> None:
         began_s = trio.current_time()

@@ -71,7 +71,6 @@ class Server:
         """Serve until `stop`, then drain for at most the grace. Cancellation: as a second `stop`."""
         async with trio.open_nursery() as connections:
             connections.start_soon(self._accept, connections.start_soon)
-            self._readiness.started = True
             task_status.started()
             await self._stop.wait()
             self._readiness.draining = True

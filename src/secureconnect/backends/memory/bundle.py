@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import anyio.lowlevel
 
-from secureconnect.backends.bundle import Bundle
+from secureconnect.backends.bundle import Bundle, Shared, Watched
 from secureconnect.backends.memory.announcements import MemoryAnnouncementStore
 from secureconnect.backends.memory.auth import MemoryRevocations, MemorySessions, MemoryUsers
 from secureconnect.backends.memory.conversations import MemoryConversations
 from secureconnect.backends.memory.directory import MemoryDirectory
+from secureconnect.backends.memory.leases import MemoryLeaseStore
+from secureconnect.backends.memory.lockout import MemoryLockoutStore
 from secureconnect.backends.memory.log import MemoryLogStore
-from secureconnect.hub import DigestTable
+from secureconnect.backends.memory.rates import MemoryRateStore
+from secureconnect.hub import Bus, DigestTable, MemoryBus
+from secureconnect.ports import Clock
 
 
 def memory_bundle(*, digests: DigestTable | None = None) -> Bundle:
@@ -28,6 +32,16 @@ def memory_bundle(*, digests: DigestTable | None = None) -> Bundle:
         log=log,
         announcements=announcements,
         digests=digests,
-        probe=anyio.lowlevel.checkpoint,
+        watched=Watched("sql", anyio.lowlevel.checkpoint),
         queues=dict,
+    )
+
+
+def memory_shared(clock: Clock, bus: Bus | None = None) -> Shared:
+    """What one node alone has in place of what nodes share. `bus` None: one that nobody else is on."""
+    return Shared(
+        bus=MemoryBus() if bus is None else bus,
+        rates=MemoryRateStore(clock),
+        lockouts=MemoryLockoutStore(clock),
+        leases=MemoryLeaseStore(clock),
     )

@@ -70,6 +70,8 @@ class Link:
                         task_status.started()
                     await connection.lost.wait()
                     self.why = connection.why
+            except ConnectionLost as error:
+                self.why = error.why
             except SecureConnectError as error:
                 self.why = str(error)
             finally:

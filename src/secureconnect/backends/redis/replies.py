@@ -38,7 +38,7 @@ class ConnectionLost(BackendDown):
 
     def __init__(self, why: str, *, was_sent: bool = False) -> None:
         super().__init__(NAME, f"{NAME} is not connected: {why}")
-        self.was_sent = was_sent
+        self.why, self.was_sent = why, was_sent
 
 
 class ScriptUnknown(SecureConnectError):

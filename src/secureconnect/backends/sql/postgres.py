@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, TypeVar
 
+import structlog
 import trio
 
 from secureconnect.backends.bridge import Bridge, open_bridge
@@ -30,7 +31,8 @@ from secureconnect.backends.sql.postgres_errors import DRIVER, at_start, meaning
 from secureconnect.backends.sql.postgres_pool import Pool, PoolLimits, PoolStatistics
 from secureconnect.backends.sql.postgres_schema import migrate
 from secureconnect.backends.sql.postgres_together import WAITING_MAX, Together
-from secureconnect.resilience import SQL, Policy, Stack, StackStatistics
+from secureconnect.errors import BackendDown
+from secureconnect.resilience import SQL, Policy, Stack, StackStatistics, full_jitter_s
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 (an item of a shared plan, beside T its result)
@@ -38,6 +40,11 @@ I = TypeVar("I")  # noqa: E741 (an item of a shared plan, beside T its result)
 LaneName = Literal["auth", "chat", "background"]
 MIGRATIONS_S: Final = 600.0
 """All steps at the start, the wait for another node that makes them included."""
+WAIT_FIRST_S: Final = 0.2
+WAIT_LONGEST_S: Final = 1.0
+"""Bounds of the pauses between dials of a server that is away at the start."""
+
+_log = structlog.get_logger("secureconnect.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,12 @@ class Postgres:
 
     def statistics(self) -> PostgresStatistics:
         return PostgresStatistics(self.stack.statistics(), self.pool.statistics(), self._bridge.left_total, self._bridge.orphans)
+
+    def pool_shown(self) -> Mapping[str, int]:
+        """The connections, for health. The prober's own is not among `max`."""
+        pool, lines = self.pool.statistics(), self.stack.bulkhead.lines
+        waiting = sum(lines.waiting.values())
+        return {"in_use": pool.in_use, "idle": pool.idle, "waiting": waiting, "max": self.stack.policy.permits}
 
     def queues(self) -> Mapping[str, Mapping[str, int]]:
         """The lines in front of the connections, for health."""
@@ -153,20 +166,25 @@ async def _read(make: Callable[[], Plan[T]], connection: Connection) -> T:
 
 @asynccontextmanager
 async def open_postgres(
-    url: str, *, random: Callable[[], float], limits: PostgresLimits = PostgresLimits()
+    url: str, *, random: Callable[[], float], limits: PostgresLimits = PostgresLimits(), waits: bool = False
 ) -> AsyncIterator[Postgres]:
     """Bring the schema of the database at `url` up to date and serve it for the length of the block.
 
     Leaving it closes every connection at once; nothing waits for the server. `random()` is uniform in [0, 1).
     Raises: ConfigError (what an operator must mend; newer than this program), BackendDown (it is away: try again later).
+    `waits`: enter at once; the schema is brought up to date when the server is there, and every call is refused until then
+    (BackendDown). A ConfigError then ends the block.
     """
     address = Address.of(url)
     async with open_bridge() as bridge:
-        await _bring_up_to_date(bridge, address, limits.policy.attempt_s)
-        pool = Pool(partial(_dial, bridge, address), limits.pool)
+        schema = _Schema(bridge, address, dial_s=limits.policy.attempt_s)
+        if not waits:
+            await schema.bring_up_to_date()
+        pool = Pool(schema.dial, limits.pool)
         async with trio.open_nursery() as nursery:
             try:
                 database = Postgres(bridge, pool, Stack(limits.policy, random=random))
+                nursery.start_soon(schema.wait_for_server, random)
                 nursery.start_soon(pool.keep)
                 nursery.start_soon(database.together.serve)
                 yield database
@@ -175,24 +193,49 @@ async def open_postgres(
                 pool.close()
 
 
-async def _bring_up_to_date(bridge: Bridge, address: Address, dial_s: float) -> None:
-    try:
-        with trio.fail_after(dial_s):
-            connection = await dial(bridge, address)
-    except (*DRIVER, trio.TooSlowError) as error:
-        raise at_start(error, place=address.place) from error
-    try:
-        with trio.fail_after(MIGRATIONS_S):
-            await migrate(connection, place=address.place)
-    except (*DRIVER, trio.TooSlowError) as error:
-        raise at_start(error, place=address.place) from error
-    finally:
-        connection.abort()
+class _Schema:
+    """The tables of one database: nothing is dialled for a call before they are up to date."""
 
+    def __init__(self, bridge: Bridge, address: Address, *, dial_s: float) -> None:
+        self._bridge, self._address, self._dial_s = bridge, address, dial_s
+        self._is_ready = False
 
-async def _dial(bridge: Bridge, address: Address) -> Connection:
-    try:
-        return await dial(bridge, address)
-    except DRIVER as error:
-        named = meaning(error, stage="dial", is_open=False)
-        raise named from error
+    async def wait_for_server(self, random: Callable[[], float]) -> None:
+        """Try until it has worked. Raises: ConfigError."""
+        failures = 0
+        while not self._is_ready:
+            try:
+                await self.bring_up_to_date()
+            except BackendDown as error:
+                failures += 1
+                if failures == 1:
+                    _log.warning("sql_away_at_start", place=self._address.place, error=str(error))
+                await trio.sleep(full_jitter_s(failures, random(), first_s=WAIT_FIRST_S, longest_s=WAIT_LONGEST_S))
+
+    async def bring_up_to_date(self) -> None:
+        """Raises: ConfigError, BackendDown."""
+        place = self._address.place
+        try:
+            with trio.fail_after(self._dial_s):
+                connection = await dial(self._bridge, self._address)
+        except (*DRIVER, trio.TooSlowError) as error:
+            raise at_start(error, place=place) from error
+        try:
+            with trio.fail_after(MIGRATIONS_S):
+                await migrate(connection, place=place)
+        except (*DRIVER, trio.TooSlowError) as error:
+            raise at_start(error, place=place) from error
+        finally:
+            connection.abort()
+        self._is_ready = True
+
+    async def dial(self) -> Connection:
+        """A connection for calls. Raises: the house's errors; BackendDown before the tables are there."""
+        if not self._is_ready:
+            await trio.lowlevel.checkpoint()
+            raise BackendDown("sql", "The database has not been reached yet")
+        try:
+            return await dial(self._bridge, self._address)
+        except DRIVER as error:
+            named = meaning(error, stage="dial", is_open=False)
+            raise named from error
