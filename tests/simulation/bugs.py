@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
@@ -13,17 +13,23 @@ from secureconnect import node
 from secureconnect.backends import appends
 from secureconnect.backends.bundle import Bundle
 from secureconnect.backends.memory import log as memory_log
+from secureconnect.backends.sql import probes
+from secureconnect.backends.sql.engine import Engine, Plan
 from secureconnect.features.log.draft import Draft, draft
 from secureconnect.features.log.lanes import Call
 from secureconnect.features.log.model import Appended, Entry, NewEntry
 from secureconnect.features.log.pipeline import Pipeline
 from secureconnect.features.log.service import Log, Receipt
-from secureconnect.hub import Item
+from secureconnect.hub import Item, digest
 from secureconnect.hub import peer as hub_peer
+from secureconnect.hub.digest import Reader
 from secureconnect.hub.feed import Feed
 from secureconnect.hub.outbox import Outbox
 from secureconnect.hub.place import Place, place_in_log
-from secureconnect.ids import ConversationId, MessageId
+from secureconnect.ids import ConversationId, MessageId, NodeId
+from secureconnect.ports import Clock
+from secureconnect.resilience import Stack
+from secureconnect.server.health import Dependency
 from secureconnect.server.websocket_native import NativeSocket
 from secureconnect.server.websocket_subscriptions import Subscriptions
 
@@ -119,7 +125,10 @@ def _store_without_deadline() -> Iterator[None]:
     def as_it_is(bundle: Bundle, deadline_s: float) -> Bundle:
         return bundle
 
-    with patch.object(node, "within_deadline", as_it_is):
+    async def unguarded(self: Stack, call: Callable[[], Awaitable[object]], **_: object) -> object:
+        return await call()
+
+    with patch.object(node, "within_deadline", as_it_is), patch.object(Stack, "__call__", unguarded):
         yield
 
 
@@ -145,6 +154,51 @@ def _ended_and_still_open() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _hole_never_repaired() -> Iterator[None]:
+    """Each head is named once, and that digests are missing makes nobody look."""
+
+    def never(self: Reader, now: float = 0.0) -> bool:
+        return False
+
+    with (
+        patch.object(digest, "REPEATS", 1),
+        patch.object(Reader, "wants_table", never),
+        patch.object(Reader, "sweep_begins", never),
+    ):
+        yield
+
+
+@contextmanager
+def _health_hides_a_fault() -> Iterator[None]:
+    """What was well once stays so."""
+    failed = Dependency.failed
+
+    def hide(self: Dependency, error: str, now_us: int) -> None:
+        if self.state != "up":
+            failed(self, error, now_us)
+
+    with patch.object(Dependency, "failed", hide):
+        yield
+
+
+@contextmanager
+def _probe_only_pings() -> Iterator[None]:
+    """The probe reads: a database that takes no writes passes."""
+
+    def prober(engine: Engine, node: NodeId, clock: Clock) -> Callable[[], Awaitable[None]]:
+        def ping() -> Plan[None]:
+            yield "SELECT 1", ()
+
+        async def probe() -> None:
+            await engine.read(ping)
+
+        return probe
+
+    with patch.object(probes, "prober", prober):
+        yield
+
+
 BUGS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "lost on reconnect": _lost_on_reconnect,
     "missing deadline": _missing_deadline,
@@ -155,4 +209,7 @@ BUGS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "store without deadline": _store_without_deadline,
     "removed and still there": _removed_and_still_there,
     "ended and still open": _ended_and_still_open,
+    "hole never repaired after a lost digest": _hole_never_repaired,
+    "health that hides a fault": _health_hides_a_fault,
+    "probe that only pings": _probe_only_pings,
 }

@@ -37,6 +37,9 @@ FORGET_S = 10.0
 FORGET_CALM_S = 2.0
 """And while nothing is broken."""
 CONVERSATION = "conversation:"
+NAMED_S, CLEARED_S = 5.0, 10.0
+"""Until health names a fault, and no longer names one that has ended."""
+PLAIN_FAULTS = frozenset({"hang", "fail", "zombie", "full"})
 
 
 class Checker:
@@ -94,6 +97,7 @@ class Checker:
             await trio.sleep(LOOK_S)
             for name, node in self._cluster.nodes.items():
                 self._look_at(name, node)
+                self._look_at_health(name, node)
 
     def _look_at(self, name: str, node: Node) -> None:
         if node.unexpected():
@@ -123,6 +127,19 @@ class Checker:
         for what, (depth, bound) in bounds.items():
             if depth > bound:
                 self._world.violate("bound", f"{name} {what}: {depth} > {bound}")
+
+    def _look_at_health(self, name: str, node: Node) -> None:
+        """A fault is named, and its end (interface.md §7). A slow or half-applied call may pass for a good one."""
+        cluster, now = self._cluster, self._world.now()
+        up_s = now - cluster.hosts[name].up_since_s
+        for dependency, condition in (("sql", cluster.sql), ("redis", cluster.redis)):
+            state, lasts_s = node.dependencies[dependency].state, min(up_s, now - condition.since_s)
+            if condition.mode in PLAIN_FAULTS and lasts_s > NAMED_S:
+                self._world.sometimes(f"{dependency} named down")
+                if state not in ("down", "slow"):  # it was slow before, and is said to be in trouble
+                    self._world.violate("health hides a fault", f"{name}: {dependency} is {condition.mode}, shown as {state}")
+            elif condition.mode == "ok" and lasts_s > CLEARED_S and state != "up":
+                self._world.violate("health invents a fault", f"{name}: {dependency} is well, shown as {state}")
 
     async def revoked(self, token: str, person: Person) -> None:
         """Task: a session's end was acknowledged just now."""

@@ -12,6 +12,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import trio
+from tests.simulation.standing import LANES, SharedMemory, guarded, watched_sql
 
 import secureconnect.hub.channel
 import secureconnect.hub.digest
@@ -19,10 +20,11 @@ import secureconnect.hub.feed
 import secureconnect.hub.pump
 import secureconnect.hub.replay
 import secureconnect.node
-from secureconnect.backends.bundle import Bundle, Watched
+from secureconnect.backends.bundle import Bundle
 from secureconnect.backends.deadlines import WRITES
-from secureconnect.backends.memory.bundle import memory_bundle, memory_shared
+from secureconnect.backends.memory.bundle import memory_bundle
 from secureconnect.backends.memory.digests import MemoryDigestTable
+from secureconnect.backends.policies import sql_policy
 from secureconnect.config import Settings
 from secureconnect.errors import BackendDown, DeadlineExceeded, OutcomeUnknown
 from secureconnect.features.auth.model import LoginSession, User
@@ -33,8 +35,8 @@ from secureconnect.features.log.model import Appended
 from secureconnect.hub import TableAway
 from secureconnect.ids import ConversationId, NodeId, SessionId, UserId
 from secureconnect.node import Node, Ports
+from secureconnect.resilience import Stack
 from secureconnect.server.endpoints import Context, Endpoint
-from secureconnect.server.health import PROBE_DEADLINE_S
 from secureconnect.server.serve import Server
 from secureconnect.server.wire import Response
 from secureconnect.testing.determinism import task_count
@@ -69,13 +71,6 @@ class WatchedNode(Node):
             self.world.violate("request too long", f"{endpoint.name} on {self.name} took {seconds:.1f} s")
 
 
-class Probe:
-    """The write that health makes once a second."""
-
-    async def probe(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-
 class Host:
     """One machine: the present node on it, if any. `clock_refuses_until_s`: until when its clock may refuse good tokens."""
 
@@ -84,6 +79,7 @@ class Host:
         self.clock = WorldClock(world)
         self.clock_refuses_until_s = -math.inf
         self.epoch = 0
+        self.up_since_s = math.inf
         self.node: Node | None = None
         self.server: Server | None = None
         self.wire = Wire()
@@ -106,6 +102,8 @@ class Cluster:
         call_s = settings.store_deadline_s
         self.log = self._condition("log", lambda: BackendDown("log"), OutcomeUnknown, call_s)
         self.sql = self._condition("sql", lambda: BackendDown("sql"), OutcomeUnknown, call_s)
+        self.redis = self._condition("redis", lambda: BackendDown("redis"), OutcomeUnknown, settings.redis_deadline_s)
+        self.memory = SharedMemory(self.clock)
         self.table = self._condition("table", lambda: TableAway("away"), lambda: TableAway("answer lost"), TABLE_CALL_S)
         self.hosts = {name: Host(world, name) for name in names}
         self.told: dict[tuple[str, int], float] = {}
@@ -178,7 +176,7 @@ class Cluster:
                     node = self._node(host, wire)
                     listener = self.net.listen(host.name)
                     server: Server = await nursery.start(node.run, listener)
-                    host.node, host.server = node, server
+                    host.node, host.server, host.up_since_s = node, server, self.world.now()
                     host.tasks_at_start = task_count(host.task)
                     self.world.trace(host.name, "up", host.epoch)
                     started.set()
@@ -203,29 +201,33 @@ class Cluster:
         )
         WatchedNode.world = self.world
         return WatchedNode(
-            self._bundle(wire),
+            self._bundle(host, wire),
             ports,
             self.settings,
             secret=SECRET,
             name=NodeId(host.name),
             epoch=host.epoch,
-            shared=memory_shared(host.clock, self.bus.port(host.name, wire)),
+            shared=self.memory.at_node(self.bus.port(host.name, wire), self.redis, wire, settings=self.settings, rng=ports.rng),
             password_cost=CHEAP,
         )
 
-    def _bundle(self, wire: Wire) -> Bundle:
-        """The stores as one node reaches them."""
+    def _bundle(self, host: Host, wire: Wire) -> Bundle:
+        """The stores as one node reaches them, behind its guards; the log's are the append pipeline's own."""
+        stack = Stack(sql_policy(self.settings), random=WorldRng(self.world, f"{host.name} sql").random)
 
         def skin(name: str, condition: Condition, learnt: Callable[..., None] | None = None) -> Any:  # noqa: ANN401  # any store
             return faulty(getattr(self.bundle, name), condition, wire, writes=FAULTY_WRITES[name], learnt=learnt)
 
-        sql = {name: skin(name, self.sql) for name in WRITES if name != "log"}
-        probe = faulty(Probe(), self.sql, wire, writes=("probe",), call_s_max=PROBE_DEADLINE_S).probe
+        sql = {
+            name: guarded(skin(name, self.sql), stack, LANES.get(name, "chat"), writes=writes)
+            for name, writes in WRITES.items()
+            if name != "log"
+        }
         return replace(
             self.bundle,
             log=skin("log", self.log, self._learnt),
             digests=skin("digests", self.table),
-            watched=Watched("sql", probe),
+            watched=watched_sql(self.sql, wire, stack, node=NodeId(host.name), clock=host.clock),
             **sql,
         )
 
@@ -276,7 +278,7 @@ class Cluster:
         """Everything but the nodes that are down."""
         for name in self.hosts:
             self.set_clock(name, 0.0)
-        for condition in (self.log, self.sql, self.table):
+        for condition in (self.log, self.sql, self.redis, self.table):
             condition.become("ok")
         self.bus.heal()
         self.net.heal_all()

@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING
 import trio
 
 from secureconnect.testing.fault_plan import Fault
-from secureconnect.testing.faulty_stores import MODES, Condition
+from secureconnect.testing.faulty_stores import MODES, Condition, Mode
 
 if TYPE_CHECKING:
     from tests.simulation.simulator import Simulator
 
-STORES = ("log", "sql", "table")
+STORES = ("log", "sql", "redis", "table")
 BUS = ("drop", "digests", "late", "down", "mute", "dark", "deaf", "cut")
 NODE = ("crash", "drain", "clock")
 PERSON = ("reset", "reader", "sips", "hole", "vanish", "abandon")
-KINDS = (*STORES, "log", "log", *BUS, *NODE, *PERSON)
+KINDS = (*STORES, "full", "log", "log", *BUS, *NODE, *PERSON)
 """The log more often than the others."""
 CLOCK_S = (-3600.0, -1000.0, -100.0, -1.0, 1.0, 100.0, 1000.0, 3600.0)
 """How far a clock jumps; an hour is what revocations bear."""
 PAUSE_S = (0.2, 0.6, 2.0, 8.0)
 """Mean time between two faults: drawn for each seed."""
 RESTART_S = 0.5
+FULL_S = 5.0
 
 
 def plan(chance: Random, span_s: float, *, is_quiet: bool) -> Sequence[Fault]:
@@ -60,7 +61,9 @@ class Nemesis:
         self.under_way += 1
         try:
             if fault.kind in STORES:
-                await self._store(fault, chance)
+                await self._store(fault, fault.kind, chance.choice(MODES), fault.for_s, chance)
+            elif fault.kind == "full":  # the disk of the database, until somebody makes room
+                await self._store(fault, "sql", "full", fault.for_s + FULL_S, chance)
             elif fault.kind in NODE:
                 await self._node(fault, chance)
             elif fault.kind in PERSON:
@@ -70,11 +73,16 @@ class Nemesis:
         finally:
             self.under_way -= 1
 
-    async def _store(self, fault: Fault, chance: Random) -> None:
-        condition: Condition = getattr(self._cluster, fault.kind)
-        condition.become(chance.choice(MODES))
-        await trio.sleep(fault.for_s)
-        condition.become("ok")
+    async def _store(self, fault: Fault, store: str, mode: Mode, for_s: float, chance: Random) -> None:
+        condition: Condition = getattr(self._cluster, store)
+        condition.become(mode)
+        began_s = condition.since_s
+        await trio.sleep(for_s)
+        if condition.since_s == began_s:  # else a later fault has taken its place, and ends by itself
+            condition.become("ok")
+        if fault.kind == "redis" and chance.random() < 0.5:
+            self._sim.world.sometimes("redis restarted empty")
+            self._cluster.memory.restart_empty()
 
     async def _bus(self, fault: Fault, chance: Random) -> None:
         bus, name, share = self._cluster.bus, chance.choice(list(self._cluster.hosts)), chance.choice((0.1, 0.5, 1.0))

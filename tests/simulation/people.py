@@ -202,6 +202,8 @@ class Person:
         if "event" in message:
             self.inbox.event(message)
         elif message.get("id") == 0:
+            if "error" in message and message["error"].get("retryable"):
+                raise Ended(1013, "not let in now")
             if "error" in message:
                 self._judge_refusal("auth", 401)
         else:

@@ -27,7 +27,7 @@ from tests.simulation.simulator import BIG, BUSY, QUIET, SMALL, Simulator, Size,
 from secureconnect.testing.fault_plan import Fault, shrink
 from secureconnect.testing.world import World
 
-SIZES = {"cancelled between commit and publish": QUIET, "unbounded queue": BUSY}
+SIZES = {"cancelled between commit and publish": QUIET, "unbounded queue": BUSY, "hole never repaired after a lost digest": QUIET}
 """Where to look for a bug that shows mostly there."""
 COLLECT_EVERY = 20
 """Seeds between two collections of garbage; none runs inside a seed."""

@@ -13,6 +13,8 @@ from tests.simulation.nemesis import KINDS
 from tests.simulation.simulator import BIG, QUIET, SMALL, Size, run_seed
 from tests.simulation.sweep import find, sweep
 
+from secureconnect.testing.faulty_stores import MODES
+
 FIRST_SEEDS = 24
 SMALL_SEEDS = 200
 QUIET_SEEDS = 60
@@ -25,7 +27,7 @@ SHARE_MIN = 0.02
 """Of the seeds in which each state must be seen: what never happens proves nothing. reliability.md asks 5 % of far more seeds."""
 STATES = (
     *(f"fault {kind}" for kind in dict.fromkeys(KINDS)),
-    *(f"{store} {mode}" for store in ("log", "sql", "table") for mode in ("slow", "hang", "fail", "half", "zombie")),
+    *(f"{store} {mode}" for store in ("log", "sql", "redis", "table") for mode in MODES),
     "added a member again", "answered 503", "answered 504", "answered as duplicate", "bus lost", "closed 1008 token_expired",
     "closed 1008 token_revoked", "closed 1012 drain", "followed from the end", "gave up", "outbox in use", "polls",
     "reader paused", "recovered", "removed a member", "reset", "revoked", "revoked while SQL was away",

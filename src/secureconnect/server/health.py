@@ -6,6 +6,7 @@ good probe ends either. So a fault is named within 5 s and cleared within 10 s.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +20,8 @@ from secureconnect.server.wire import rfc3339
 
 PROBE_PERIOD_S = 1.0
 PROBE_DEADLINE_S = 1.5
+SOON_S = 0.5
+"""The same after a first failed probe: two that time out still fit into the 5 s in which a fault is named."""
 SLOW_S = 0.5
 IN_A_ROW = 2
 """Probes that must agree before a state is called worse: one hiccup is not a fault."""
@@ -41,6 +44,11 @@ class Dependency:
     error: str | None = None
     _slow: int = 0
     _failures: int = 0
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """The last probe failed, and that is not yet enough to call it down."""
+        return 0 < self._failures < IN_A_ROW
 
     def probed(self, seconds: float, now_us: int) -> None:
         """A probe was answered after `seconds`."""
@@ -94,7 +102,7 @@ class Prober:
         task_status.started()
         while True:
             await self.once()
-            await trio.sleep(self._pause_s())
+            await trio.sleep(min(self._pause_s(), SOON_S if self._dependency.is_in_doubt else math.inf))
 
     async def once(self) -> None:
         began_s = trio.current_time()

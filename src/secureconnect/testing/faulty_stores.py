@@ -6,7 +6,8 @@
 * hang: no call ends by itself;
 * fail: every call is refused, nothing is done;
 * half: a write is done, and mostly its answer is lost; a read fails;
-* zombie: a write is done seconds later, when its caller has long given up; a read hangs.
+* zombie: a write is done seconds later, when its caller has long given up; a read hangs;
+* full: every write is refused, reads are served.
 
 `Wire` is one node's connection to everything: cut it and no call of that node does anything any more, as after a power cut.
 """
@@ -25,8 +26,8 @@ from secureconnect.hub import HubError
 from secureconnect.testing.world import World
 
 T = TypeVar("T")
-Mode = Literal["ok", "slow", "hang", "fail", "half", "zombie"]
-MODES: Sequence[Mode] = ("slow", "hang", "fail", "half", "zombie")
+Mode = Literal["ok", "slow", "hang", "fail", "half", "zombie", "full"]
+MODES: Sequence[Mode] = ("slow", "hang", "fail", "half", "zombie", "full")
 LATENCY_S = (0.0005, 0.01)
 """One way of a healthy call."""
 SLACK_S = 0.001
@@ -49,6 +50,8 @@ class Condition:
         self.mode: Mode = "ok"
         self.bad_until_s = -1e9
         """When the last fault ended."""
+        self.since_s = -1e9
+        """When it became what it is."""
         self.calls: Counter[str] = Counter()
         self.longest_s = 0.0
         self.world, self.name, self.call_s_max = world, name, call_s_max
@@ -59,7 +62,7 @@ class Condition:
         """From now on; calls under way go on as they began."""
         if self.mode != "ok":
             self.bad_until_s = self.world.now()
-        self.mode = mode
+        self.mode, self.since_s = mode, self.world.now()
 
     def was_bad_since(self, when_s: float) -> bool:
         """Whether there was a fault at any time from then until now."""
@@ -90,7 +93,7 @@ class _Call:
         if mode == "slow":
             await trio.sleep(condition.chance.uniform(0.3, 4.0))
         await condition.latency()
-        if mode == "fail" or (mode == "half" and not self.is_write):
+        if mode == "fail" or (mode == "half" and not self.is_write) or (mode == "full" and self.is_write):
             raise condition.refused()
         result = await self.do()
         if mode == "half" and condition.chance.random() < 0.7:
