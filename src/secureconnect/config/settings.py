@@ -242,7 +242,7 @@ class Settings:
     def with_rates(self, times: int) -> Settings:
         """The same, every rate so many times as high."""
         higher = {f"rate_{name}_per_min": min(times * limit, rules.RATE_MAX) for name, limit in self.rates_per_min.items()}
-        return dataclasses.replace(self, **higher)
+        return dataclasses.replace(self, **higher)  # type: ignore[arg-type]  # names of whole numbers
 
     @property
     def sqlite_path(self) -> Path | None:
