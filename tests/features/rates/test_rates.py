@@ -43,6 +43,14 @@ def test_a_bucket_empties_call_by_call_and_fills_token_by_token() -> None:
     ]  # fmt: skip
 
 
+def test_a_clock_that_jumps_back_shuts_nobody_out() -> None:
+    rate = Rate(3, 3)
+    full_at_us, _ = take(rate, 0, 3_600_000_000)
+    full_at_us, verdict = take(rate, full_at_us, 1_000_000)
+    assert (verdict.is_allowed, verdict.remaining) == (True, 2)
+    assert [take(rate, full_at_us + n, 1_000_000)[1].is_allowed for n in (0, 2_000_000)] == [True, False]
+
+
 @given(st.integers(1, 50), st.floats(0.01, 600), st.lists(st.integers(0, 2_000_000), min_size=1, max_size=200))
 def test_no_time_whatever_sees_more_than_limit_and_what_came_back(limit: int, period_s: float, gaps_us: list[int]) -> None:
     rate, full_at_us, now_us, allowed_us = Rate(limit, period_s), 0, 1_000_000_000, list[int]()

@@ -48,7 +48,9 @@ def take(rate: Rate, full_at_us: int, now_us: int) -> tuple[int, Verdict]:
     (31000000, True, 1)
     """
     token_us = rate.token_us
-    before_us = max(full_at_us, now_us)
+    is_past = full_at_us < now_us
+    is_jumped = full_at_us > now_us + token_us * rate.limit  # by no call: the clock went back, and nobody shall wait for it
+    before_us = now_us if is_past or is_jumped else full_at_us
     after_us = before_us + token_us
     early_us = after_us - token_us * rate.limit - now_us
     if early_us > 0:
