@@ -6,7 +6,7 @@ What is real (files, sockets, threads, the clock) is made by `app`; here nothing
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,8 @@ from secureconnect import __version__
 from secureconnect.backends.appends import Deadlines, run_announcements, run_appends
 from secureconnect.backends.bundle import Bundle, Shared, Watched
 from secureconnect.backends.deadlines import within_deadline
+from secureconnect.backends.memory.lockout import MemoryLockoutStore
+from secureconnect.backends.memory.rates import MemoryRateStore
 from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
 from secureconnect.errors import BackendDown, SecureConnectError, Unavailable
@@ -29,26 +31,29 @@ from secureconnect.features.auth.service import Auth
 from secureconnect.features.auth.tokens import Tokens
 from secureconnect.features.conversations.service import Conversations
 from secureconnect.features.conversations.tidings import MembershipSignals
+from secureconnect.features.lockout.locks import LockSet
+from secureconnect.features.lockout.service import LOCKED, Lockouts
 from secureconnect.features.log.announcer import Announcer
 from secureconnect.features.log.lanes import Limits as LogLimits
 from secureconnect.features.log.service import Log
 from secureconnect.features.log.source import LogSource
 from secureconnect.features.messages.service import Messages
+from secureconnect.features.rates.service import Rates
 from secureconnect.hub import Hub
-from secureconnect.hub import Limits as HubLimits
 from secureconnect.ids import ConversationId, NodeId
 from secureconnect.observe.metrics import Metrics
 from secureconnect.observe.status import FeatureStatus
 from secureconnect.ports import Blocking, Clock, Ids, Listener, Rng
 from secureconnect.resilience import figures
 from secureconnect.server import polling
+from secureconnect.server.bounds import front_limits, gateway_limits, hub_limits, rates_of
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Context, Endpoint
 from secureconnect.server.exchange import Exchange
 from secureconnect.server.front import Front
-from secureconnect.server.front_connection import FrontLimits
 from secureconnect.server.health import Dependency, NodeHealth, Prober, Readiness
 from secureconnect.server.origins import Origins, TrustedProxies
+from secureconnect.server.rate_limits import RateLimiter
 from secureconnect.server.router import Router
 from secureconnect.server.routes import auth as auth_routes
 from secureconnect.server.routes import conversations as conversation_routes
@@ -56,13 +61,13 @@ from secureconnect.server.routes import messages as message_routes
 from secureconnect.server.routes import system as system_routes
 from secureconnect.server.serve import Server
 from secureconnect.server.web import make_app
-from secureconnect.server.websocket import Gateway, GatewayLimits
+from secureconnect.server.websocket import Gateway
 from secureconnect.server.wire import Response
 
-REVOCATIONS_PERIOD_S = 1.0
-"""Between two looks for sessions that other nodes, or a command line, ended: a revocation holds everywhere within 2 s."""
+FOLLOW_PERIOD_S = 1.0
+"""Between two looks for what other nodes, or a command line, did: a revocation and a lock hold everywhere within 2 s."""
 PURGE_PERIOD_S = 600.0
-"""Between two sweeps of login sessions that ended long ago."""
+"""Between two sweeps of what ended long ago: login sessions, locks."""
 WAIT_S = 1.0
 """Between two looks at a database that is away at the start."""
 FLUSH_S = 5.0
@@ -109,7 +114,7 @@ class Node:
         self.hub = Hub(
             node=name,
             random=ports.rng.random,
-            limits=_hub_limits(settings),
+            limits=hub_limits(settings),
             sources={"conversation:": LogSource(bundle.log)},
             bus=shared.bus,
             digests=bundle.digests,
@@ -130,7 +135,9 @@ class Node:
             lambda: {**process(), "sockets": self.gateway.sockets},
             self.metrics.render,
         )
-        self.dispatcher = Dispatcher(request_deadline_s=settings.request_deadline_s, observe=self._answered)
+        rates = Rates(rates_of(settings), MemoryRateStore(ports.clock), shared=shared.rates, nodes=lambda: 1 + self.hub.others)
+        self.limiter = RateLimiter(rates, ports.clock, is_on=settings.rate_limits)
+        self.dispatcher = Dispatcher(request_deadline_s=settings.request_deadline_s, limiter=self.limiter, observe=self._answered)
         self._make_faces()
         self._watch()
 
@@ -141,6 +148,14 @@ class Node:
         signals = MembershipSignals(self.access, signal=self.hub.signal)
         self.announcer = Announcer(bundle.announcements, partial(append_together, self.log.append), told=signals.told)
         self.revocations = RevocationSet(ports.clock)
+        self.locks = LockSet(bundle.locks, ports.clock)
+        self.lockouts = Lockouts(
+            self.shared.lockouts,
+            MemoryLockoutStore(ports.clock),
+            locks=self.locks,
+            clock=ports.clock,
+            signal=self.hub.signal,
+        )
         self.auth = Auth(
             bundle.users,
             bundle.sessions,
@@ -151,6 +166,7 @@ class Node:
             ids=ports.ids,
             rng=ports.rng,
             signal=self.hub.signal,
+            guard=self.lockouts,
             refresh_token_s=settings.refresh_token_s,
             sessions_per_user_max=settings.sessions_per_user_max,
         )
@@ -197,8 +213,9 @@ class Node:
             clock=clock,
             ids=ids,
             node=self.name,
-            limits=_gateway_limits(settings),
+            limits=gateway_limits(settings),
             origins=origins,
+            limiter=self.limiter,
         )
         self.web = make_app(self.exchange, body_bytes_max=settings.request_body_bytes_max)
         self.front = Front(
@@ -206,11 +223,12 @@ class Node:
             gateway=self.gateway,
             web=self.web,
             clock=clock,
-            limits=_front_limits(settings),
+            limits=front_limits(settings),
             end_waits=self.polls.end_waits,
         )
         self.hub.on_signal("membership", self._membership_changed)
         self.hub.on_signal("session.ended", self.auth.heard)
+        self.hub.on_signal(LOCKED, self.locks.heard)
 
     async def run(self, listener: Listener, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve `listener` until the Server that `task_status` is given is stopped. Requests are accepted when it says started.
@@ -221,7 +239,7 @@ class Node:
         """
         self._is_waiting = self._bundle.watched.stack is not None
         if not self._is_waiting:
-            await self.revocations.load(self._bundle.revocations)
+            await self._load()
         server = self.server = Server(
             listener, self.front, self.gateway, readiness=self.readiness, grace_s=self.settings.shutdown_grace_s
         )
@@ -239,7 +257,7 @@ class Node:
 
     async def run_core(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Everything but a listener of its own and sockets: for who brings requests in another way (ASGI)."""
-        await self.revocations.load(self._bundle.revocations)
+        await self._load()
         await self._core(task_status=task_status)
 
     async def _core(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -250,15 +268,22 @@ class Node:
             nursery.start_soon(lambda: run_announcements(self.announcer, deadlines=deadlines))
             for name, watched in self.watched.items():
                 await nursery.start(self._prober(self.dependencies[name], watched).run)
-            nursery.start_soon(self._follow_revocations)
+            nursery.start_soon(self._follow, lambda: self.auth.follow_revocations(self._bundle.revocations))
+            nursery.start_soon(self._follow, self.locks.follow)
+            nursery.start_soon(self._follow, self.lockouts.bring_back)
             nursery.start_soon(self._purge)
             task_status.started()
+
+    async def _load(self) -> None:
+        """Whom not to let in. Raises: Unavailable."""
+        await self.revocations.load(self._bundle.revocations)
+        await self.locks.follow()
 
     async def _wait_for_stores(self) -> None:
         """Without the revocations no token may pass."""
         while self._is_waiting:
             try:
-                await self.revocations.load(self._bundle.revocations)
+                await self._load()
                 self._is_waiting = False
             except Unavailable as error:
                 _log.info("waiting_for_sql", error=str(error))
@@ -275,17 +300,21 @@ class Node:
             return Prober(dependency, watched.probe, clock)
         return Prober(dependency, watched.probe, clock, pause_s=lambda: stack.breaker.pause_s(random()))
 
-    async def _follow_revocations(self) -> None:
+    async def _follow(self, look: Callable[[], Awaitable[object]]) -> None:
+        """What other nodes, or a command line, did and no signal told; what could not be told them."""
         while True:
-            await trio.sleep(REVOCATIONS_PERIOD_S)
-            with suppress(SecureConnectError), trio.move_on_after(self.settings.store_deadline_s):
-                await self.auth.follow_revocations(self._bundle.revocations)
+            await trio.sleep(FOLLOW_PERIOD_S)
+            await self._try(look)
 
     async def _purge(self) -> None:
         while True:
             await trio.sleep(PURGE_PERIOD_S)
-            with suppress(SecureConnectError), trio.move_on_after(self.settings.store_deadline_s):
-                await self.auth.purge()
+            await self._try(self.auth.purge)
+            await self._try(self.locks.purge)
+
+    async def _try(self, call: Callable[[], Awaitable[object]]) -> None:
+        with suppress(SecureConnectError), trio.move_on_after(self.settings.store_deadline_s):
+            await call()
 
     def _membership_changed(self, data: bytes) -> None:
         self.access.forget(ConversationId(json.loads(data)["conversation_id"]))
@@ -335,6 +364,9 @@ class Node:
         watch("secureconnect_http_connections_refused_total", lambda: self.front.counters.refused)
         watch("secureconnect_http_refused_total", lambda: dict(self.exchange.refused))
         watch("secureconnect_http_malformed_total", lambda: dict(self.front.counters.malformed))
+        watch("secureconnect_rate_limited_total", lambda: dict(self.limiter.refused))
+        watch("secureconnect_rate_limits_local_total", lambda: self.limiter.rates.local_total)
+        watch("auth_account_locked_total", lambda: self.lockouts.locked_total)
         watch("websocket_connections", lambda: self.gateway.sockets)
         watch("chat_websocket_disconnection_total", lambda: dict(self.gateway.counters.closed))
         watch("chat_client_message_dropped_total", lambda: dict(ledger.dropped))
@@ -354,41 +386,3 @@ class Node:
 def _dependency(watched: Watched) -> Dependency:
     circuit = watched.stack.breaker.circuit if watched.stack is not None else None
     return Dependency(watched.name, breaker=lambda: circuit.state if circuit is not None else "closed", pool=watched.pool)
-
-
-def _hub_limits(settings: Settings) -> HubLimits:
-    return HubLimits(
-        queue_max=settings.channel_queue_max,
-        queue_bytes_max=settings.channel_queues_bytes_max,
-        outbox_messages_max=settings.outbox_messages_max,
-        outbox_bytes_max=settings.outbox_bytes_max,
-        replay_entries_max=settings.replay_entries_max,
-        replay_wait_s=settings.write_deadline_s,
-        write_wait_s=settings.write_deadline_s,
-        read_deadline_s=settings.store_deadline_s,
-        reserve_wait_s=settings.store_deadline_s,
-    )
-
-
-def _gateway_limits(settings: Settings) -> GatewayLimits:
-    return GatewayLimits(
-        sockets_max=settings.sockets_max,
-        message_bytes_max=settings.socket_message_bytes_max,
-        outbox_messages_max=settings.outbox_messages_max,
-        outbox_bytes_max=settings.outbox_bytes_max,
-        handshake_deadline_s=settings.handshake_deadline_s,
-        write_deadline_s=settings.write_deadline_s,
-        idle_s=settings.socket_idle_s,
-        ping_s=settings.socket_ping_s,
-        close_s=settings.close_deadline_s,
-    )
-
-
-def _front_limits(settings: Settings) -> FrontLimits:
-    return FrontLimits(
-        connections_max=settings.http_connections_max,
-        body_bytes_max=settings.request_body_bytes_max,
-        head_deadline_s=settings.handshake_deadline_s,
-        write_deadline_s=settings.write_deadline_s,
-        request_deadline_s=settings.request_deadline_s,
-    )

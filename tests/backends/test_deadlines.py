@@ -21,6 +21,7 @@ from secureconnect.config import Settings
 from secureconnect.errors import DeadlineExceeded, NotFound, OutcomeUnknown, Unavailable
 from secureconnect.features.auth.store import RevocationStore, SessionStore, UserStore
 from secureconnect.features.conversations.store import UserDirectory
+from secureconnect.features.lockout.store import LockStore
 from secureconnect.features.log.announcer import AnnouncementStore
 from secureconnect.features.log.store import LogStore
 from secureconnect.ids import NodeId
@@ -31,6 +32,7 @@ PROTOCOLS: Mapping[str, type] = {
     "users": UserStore,
     "sessions": SessionStore,
     "revocations": RevocationStore,
+    "locks": LockStore,
     "conversations": Conversations,
     "directory": UserDirectory,
     "log": LogStore,

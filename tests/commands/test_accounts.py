@@ -164,6 +164,11 @@ def test_a_newcomer_pastes_what_serve_dev_prints_and_it_works(served: Served, tm
     login = served.call("/v1/auth/login", body={"email": "ben@example.org", "password": passwords["ben"]})["data"]
     listed = served.call(f"/v1/messages?conversation_id={message['conversation_id']}", login["access_token"])
     assert "Hello, Ben!" in json.dumps(listed)
+    profile = urllib.request.Request(
+        served.url + "/v1/auth/profile", headers={"Authorization": f"Bearer {login['access_token']}"}
+    )
+    with urllib.request.urlopen(profile, timeout=10) as answer:
+        assert answer.headers["X-RateLimit-Limit"] == "500", "ten times as much as for everybody"
     code, log = served.stop()
     assert code == 0, log
     assert login["access_token"] not in log

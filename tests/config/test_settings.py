@@ -190,9 +190,17 @@ def test_lanes_share_a_pool_of_any_size() -> None:
 
 
 def test_limits_without_effect_yet_are_accepted_and_named() -> None:
-    settings = Settings(rate_login_per_min=7, journal_bytes_max=2_000_000, sockets_max=50)
-    assert without_effect(settings) == ["JOURNAL_BYTES_MAX", "RATE_LOGIN_PER_MIN"]
+    settings = Settings(call_ring_s=7, journal_bytes_max=2_000_000, sockets_max=50)
+    assert without_effect(settings) == ["CALL_RING_S", "JOURNAL_BYTES_MAX"]
     assert not_built(settings) == []
+
+
+def test_rates_are_given_by_class_and_raised_within_their_bounds() -> None:
+    settings = Settings(rate_login_per_min=7, rate_default_per_min=900_000)
+    assert list(settings.rates_per_min) == CLASSES
+    assert settings.rates_per_min["login"] == 7
+    raised = settings.with_rates(10).rates_per_min
+    assert (raised["login"], raised["register"], raised["default"]) == (70, 50, 1_000_000)
 
 
 def test_a_sqlite_url_names_a_relative_or_an_absolute_file() -> None:

@@ -88,7 +88,7 @@ class ServerClient:
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[ServerClient]:
     ports = Ports(SystemClock(), SystemRng(), SystemIds(), ThreadBlocking())
-    settings = Settings(data_dir=tmp_path, port=0, shutdown_grace_s=0)
+    settings = Settings(data_dir=tmp_path, port=0, shutdown_grace_s=0, rate_limits=False)
     node = Node(
         memory_bundle(),
         ports,

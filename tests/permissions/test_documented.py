@@ -17,6 +17,10 @@ async def test_refusals_of_accounts_are_documented(client: Client) -> None:
     assert (await world.over_http("auth.login", wrong, token=None)).status == 401
     assert (await world.over_http("auth.login", {}, token=None)).status == 400
     assert (await world.over_http("auth.refresh", {"refresh_token": "x"}, token=None)).status == 401
+    for _ in range(4):
+        assert (await world.over_http("auth.login", wrong, token=None)).code == "INVALID_CREDENTIALS"
+    locked = {**wrong, "password": world.registration("x")["password"]}
+    assert (await world.over_http("auth.login", locked, token=None)).code == "ACCOUNT_LOCKED"
     assert ("/v1/auth/register", 409) in client.documented.answered
 
 

@@ -21,6 +21,7 @@ from secureconnect.hub import Frame, Hub, Item, Page, SourceAway
 from secureconnect.ids import ConversationId, SessionId, UserId, as_uuid, conversation_channel
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Context, Endpoint, NoParams
+from secureconnect.server.rate_limits import RateLimiter
 from secureconnect.server.websocket import Gateway, GatewayLimits, HandshakeRequest
 from secureconnect.testing.network import MemoryTransport, memory_pair
 from secureconnect.testing.socket_client import KEY, SocketClient
@@ -281,13 +282,15 @@ def rows(log: list[str], gates: dict[str, trio.Event]) -> list[Endpoint]:
 
 
 @asynccontextmanager
-async def open_world(limits: GatewayLimits | None = None, *, members: Sequence[str] = ("alice", "bob")) -> AsyncIterator[World]:
+async def open_world(
+    limits: GatewayLimits | None = None, *, members: Sequence[str] = ("alice", "bob"), limiter: RateLimiter | None = None
+) -> AsyncIterator[World]:
     """A running node. At the end everything must have been released: sockets, places, the ledger's account."""
     tokens, log, gates = Tokens(), list[str](), dict[str, trio.Event]()
     store, logs = Members({name: dict.fromkeys(members, 1) for name in ("a", "b")}), Logs()
     access = Access(store, trio.current_time)
     hub = Hub(node="n1", sources={"conversation:": logs}, random=lambda: 0.5)
-    dispatcher = Dispatcher()
+    dispatcher = Dispatcher(limiter=limiter)
     gateway = Gateway(
         hub=hub,
         dispatcher=dispatcher,
@@ -299,6 +302,7 @@ async def open_world(limits: GatewayLimits | None = None, *, members: Sequence[s
         ids=Ids(),
         node="n1",
         limits=limits or GatewayLimits(),
+        limiter=limiter,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)

@@ -10,7 +10,7 @@ from secureconnect.features.access.store import AccessStore
 from secureconnect.features.auth.store import RevocationStore, SessionStore, UserStore
 from secureconnect.features.conversations.store import Store as ConversationStore
 from secureconnect.features.conversations.store import UserDirectory
-from secureconnect.features.lockout.store import LockoutStore
+from secureconnect.features.lockout.store import LockoutStore, LockStore
 from secureconnect.features.log.announcer import AnnouncementStore
 from secureconnect.features.log.store import LogStore
 from secureconnect.features.presence.store import LeaseStore
@@ -40,11 +40,12 @@ class Watched:
 class Shared:
     """What the nodes share beside the stores, or what a single node has in its memory instead.
 
-    `watched`: what it stands on; `generation` grows whenever that was lost and has come back.
+    `rates` None: each node counts for itself. `watched`: what it stands on; `generation` grows whenever that was lost and has
+    come back.
     """
 
     bus: Bus
-    rates: RateStore
+    rates: RateStore | None
     lockouts: LockoutStore
     leases: LeaseStore
     watched: Sequence[Watched] = ()
@@ -61,6 +62,7 @@ class Bundle:
     users: UserStore
     sessions: SessionStore
     revocations: RevocationStore
+    locks: LockStore
     conversations: Conversations
     directory: UserDirectory
     log: LogStore

@@ -22,6 +22,7 @@ WRITES: Final[Mapping[str, frozenset[str]]] = {
     "users": frozenset({"add", "replace_password_hash"}),
     "sessions": frozenset({"begin", "rotate", "end", "purge"}),
     "revocations": frozenset(),
+    "locks": frozenset({"add", "purge"}),
     "conversations": frozenset({"create", "change", "delete", "join", "leave", "set_role"}),
     "directory": frozenset(),
     "log": frozenset(),

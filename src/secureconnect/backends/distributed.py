@@ -16,6 +16,7 @@ from secureconnect.backends.sql.auth import SqlRevocations, SqlSessions, SqlUser
 from secureconnect.backends.sql.conversations import SqlConversations
 from secureconnect.backends.sql.digests import SqlDigestTable
 from secureconnect.backends.sql.directory import SqlDirectory
+from secureconnect.backends.sql.locks import SqlLocks
 from secureconnect.backends.sql.log import SqlLogStore
 from secureconnect.backends.sql.postgres import Postgres, PostgresLimits, open_postgres
 from secureconnect.backends.sql.postgres_pool import PoolLimits
@@ -56,6 +57,7 @@ def _bundle(database: Postgres, node: NodeId, clock: Clock) -> Bundle:
         users=SqlUsers(auth),
         sessions=SqlSessions(auth),
         revocations=SqlRevocations(auth),
+        locks=SqlLocks(auth),
         conversations=SqlConversations(chat),
         directory=SqlDirectory(chat),
         log=SqlLogStore(chat),

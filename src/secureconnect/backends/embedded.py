@@ -12,6 +12,7 @@ from secureconnect.backends.sql.announcements import SqlAnnouncementStore
 from secureconnect.backends.sql.auth import SqlRevocations, SqlSessions, SqlUsers
 from secureconnect.backends.sql.conversations import SqlConversations
 from secureconnect.backends.sql.directory import SqlDirectory
+from secureconnect.backends.sql.locks import SqlLocks
 from secureconnect.backends.sql.log import SqlLogStore
 from secureconnect.backends.sql.sqlite import SqliteEngine, SqliteLimits, open_sqlite
 from secureconnect.ids import NodeId
@@ -30,6 +31,7 @@ async def open_embedded(path: Path, *, node: NodeId, clock: Clock, deadline_s: f
             users=SqlUsers(engine),
             sessions=SqlSessions(engine),
             revocations=SqlRevocations(engine),
+            locks=SqlLocks(engine),
             conversations=SqlConversations(engine),
             directory=SqlDirectory(engine),
             log=SqlLogStore(engine),

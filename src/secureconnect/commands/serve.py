@@ -11,6 +11,9 @@ from typing import Literal
 from secureconnect.commands.terminal import DONE, FAILED, Source, buildable
 from secureconnect.config import without_effect
 
+DEV_TIMES = 10
+"""Who develops a client asks more often than who uses it (interface.md §9)."""
+
 
 def serve(
     *,
@@ -29,11 +32,13 @@ def serve(
     port
         Port to listen on; 0 picks a free one (PORT).
     dev
-        Add two demo users, and print their tokens and commands to try.
+        Add two demo users, and print their tokens and commands to try. Rate limits are ten times as high.
     log_level
         The least severe line that is written (LOG_LEVEL).
     """
     settings = buildable(source, {"HOST": host, "PORT": port, "LOG_LEVEL": log_level})
+    if dev:
+        settings = settings.with_rates(DEV_TIMES)
 
     import structlog
     import trio

@@ -11,7 +11,8 @@ from secureconnect.config.row import PREFIX, Row
 if TYPE_CHECKING:
     from secureconnect.config.settings import Settings
 
-RATE = whole(1, 1_000_000, example=100)
+RATE_MAX = 1_000_000
+RATE = whole(1, RATE_MAX, example=100)
 SHOWN_CHARS_MAX = 60
 
 

@@ -9,6 +9,7 @@ and the help says what happens then. Defaults of limits and deadlines are those 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,23 +185,23 @@ class Settings:
     breaker_window_s: float = setting(10.0, number(1, 600, example=10), "That window.")
 
     # Rates: per user when authenticated, else per address (contract.md §2.14)
-    rate_limits: bool = setting(True, switch(), "Whether rates are limited.", status="later")
-    rate_register_per_min: int = setting(5, rules.RATE, "Registrations.", status="later")
-    rate_login_per_min: int = setting(10, rules.RATE, "Logins.", status="later")
-    rate_refresh_per_min: int = setting(10, rules.RATE, "Refreshes of a token.", status="later")
-    rate_reset_per_min: int = setting(3, rules.RATE, "Password resets.", status="later")
-    rate_account_per_min: int = setting(50, rules.RATE, "Own account.", status="later")
-    rate_friends_per_min: int = setting(30, rules.RATE, "Friends.", status="later")
-    rate_keys_per_min: int = setting(20, rules.RATE, "Encryption keys.", status="later")
-    rate_messages_per_min: int = setting(100, rules.RATE, "Messages.", status="later")
-    rate_search_per_min: int = setting(50, rules.RATE, "Searches.", status="later")
-    rate_conversations_per_min: int = setting(50, rules.RATE, "Conversations.", status="later")
-    rate_calls_per_min: int = setting(10, rules.RATE, "Calls.", status="later")
-    rate_uploads_per_min: int = setting(20, rules.RATE, "Uploads.", status="later")
-    rate_notifications_per_min: int = setting(50, rules.RATE, "Notifications.", status="later")
-    rate_admin_per_min: int = setting(30, rules.RATE, "Operator's calls.", status="later")
-    rate_connect_per_min: int = setting(60, rules.RATE, "New sockets.", status="later")
-    rate_default_per_min: int = setting(100, rules.RATE, "Everything else.", status="later")
+    rate_limits: bool = setting(True, switch(), "Whether rates are limited.")
+    rate_register_per_min: int = setting(5, rules.RATE, "Registrations.")
+    rate_login_per_min: int = setting(10, rules.RATE, "Logins.")
+    rate_refresh_per_min: int = setting(10, rules.RATE, "Refreshes of a token.")
+    rate_reset_per_min: int = setting(3, rules.RATE, "Password resets.")
+    rate_account_per_min: int = setting(50, rules.RATE, "Own account.")
+    rate_friends_per_min: int = setting(30, rules.RATE, "Friends.")
+    rate_keys_per_min: int = setting(20, rules.RATE, "Encryption keys.")
+    rate_messages_per_min: int = setting(100, rules.RATE, "Messages.")
+    rate_search_per_min: int = setting(50, rules.RATE, "Searches.")
+    rate_conversations_per_min: int = setting(50, rules.RATE, "Conversations.")
+    rate_calls_per_min: int = setting(10, rules.RATE, "Calls.")
+    rate_uploads_per_min: int = setting(20, rules.RATE, "Uploads.")
+    rate_notifications_per_min: int = setting(50, rules.RATE, "Notifications.")
+    rate_admin_per_min: int = setting(30, rules.RATE, "Operator's calls.")
+    rate_connect_per_min: int = setting(60, rules.RATE, "New sockets.")
+    rate_default_per_min: int = setting(100, rules.RATE, "Everything else.")
 
     def __post_init__(self) -> None:
         problems = []
@@ -215,6 +216,33 @@ class Settings:
         problems = problems or rules.contradictions(self)
         if problems:
             raise ConfigError(rules.headline(problems), details={"problems": problems})
+
+    @property
+    def rates_per_min(self) -> Mapping[str, int]:
+        """Calls a minute by class."""
+        return {
+            "register": self.rate_register_per_min,
+            "login": self.rate_login_per_min,
+            "refresh": self.rate_refresh_per_min,
+            "reset": self.rate_reset_per_min,
+            "account": self.rate_account_per_min,
+            "friends": self.rate_friends_per_min,
+            "keys": self.rate_keys_per_min,
+            "messages": self.rate_messages_per_min,
+            "search": self.rate_search_per_min,
+            "conversations": self.rate_conversations_per_min,
+            "calls": self.rate_calls_per_min,
+            "uploads": self.rate_uploads_per_min,
+            "notifications": self.rate_notifications_per_min,
+            "admin": self.rate_admin_per_min,
+            "connect": self.rate_connect_per_min,
+            "default": self.rate_default_per_min,
+        }
+
+    def with_rates(self, times: int) -> Settings:
+        """The same, every rate so many times as high."""
+        higher = {f"rate_{name}_per_min": min(times * limit, rules.RATE_MAX) for name, limit in self.rates_per_min.items()}
+        return dataclasses.replace(self, **higher)  # type: ignore[arg-type]  # names of whole numbers
 
     @property
     def sqlite_path(self) -> Path | None:

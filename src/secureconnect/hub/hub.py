@@ -162,6 +162,11 @@ class Hub:
 
     # -- figures
 
+    @property
+    def others(self) -> int:
+        """Nodes that this one hears of, itself not among them."""
+        return len(self._watch.reader.others)
+
     def statistics(self) -> HubStatistics:
         """A look at it. Costs a pass over the channels."""
         channels, relay = self._channels, self._relay

@@ -1,7 +1,8 @@
 """From a request to its answer, whatever brought it: rights, parameters, deadline, envelope's content. Knows no framework.
 
 The order, and why: the row is known first (its rate class and deadline are named there); then who asks, because a stranger's
-parameters are not worth reading; then the parameters; then the one cancel scope that bounds everything below it.
+parameters are not worth reading; then the parameters, which may say how long it takes; then the one cancel scope that bounds
+everything below it; in it the rate limit, which may have to ask another machine.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import msgspec
 import structlog
 import trio
 
-from secureconnect.errors import BadRequest, NotAuthenticated, RequestTimeout, SecureConnectError
+from secureconnect.errors import BadRequest, NotAuthenticated, RateLimited, RequestTimeout, SecureConnectError
 from secureconnect.observe import stage
 from secureconnect.server.endpoints import Answer, Context, Document, Endpoint
+from secureconnect.server.rate_limits import RateLimiter, limit_headers
 from secureconnect.server.wire import Response, encode
 
 POLL_GRACE_S = 5.0
 """A poll may take its own wait and this much more (interface.md §9, deadlines)."""
+
+NO_HEADERS: Mapping[str, str] = {}
 
 _log = structlog.get_logger("secureconnect.dispatch")
 _PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -44,10 +48,12 @@ class Dispatcher:
         self,
         *,
         request_deadline_s: float = 30.0,
+        limiter: RateLimiter | None = None,
         observe: Callable[[Endpoint, Context, Response, float], None] | None = None,
     ) -> None:
-        """`observe` is told of every answer with its seconds, for metrics and the log."""
+        """`limiter` None: nothing is limited. `observe` is told of every answer with its seconds, for metrics and the log."""
         self._request_deadline_s = request_deadline_s
+        self._limiter = limiter
         self._observe = observe
         self.counters = Counters()
 
@@ -64,25 +70,31 @@ class Dispatcher:
         return response
 
     async def _guarded(self, endpoint: Endpoint, values: Mapping[str, object], context: Context) -> Response:
+        standing: dict[str, str] = {}
         try:
             if endpoint.permission != "public" and context.identity is None:
                 raise NotAuthenticated
             params = read_params(endpoint, values)
-            return await self._bounded(endpoint, params, context)
+            return await self._bounded(endpoint, params, context, standing)
         except SecureConnectError as error:
             if error.status >= 500:
                 _log.warning("refused", operation=endpoint.name, code=error.word, error=str(error), request_id=context.request_id)
-            return failure(error)
+            return failure(error, standing)
         except Exception:  # noqa: BLE001  # the door of one request: a bug answers 500, is counted, and ends nobody else
             self.counters.unexpected += 1
             _log.exception("unexpected", operation=endpoint.name, request_id=context.request_id)
-            return failure(SecureConnectError("Internal error"))
+            return failure(SecureConnectError("Internal error"), standing)
 
-    async def _bounded(self, endpoint: Endpoint, params: msgspec.Struct, context: Context) -> Response:
+    async def _bounded(self, endpoint: Endpoint, params: msgspec.Struct, context: Context, standing: dict[str, str]) -> Response:
+        """`standing` gets the headers that the answer carries, whatever it will be."""
         trail = stage.begin("handler")
         deadline_s = self._deadline_s(endpoint, params)
         with trio.move_on_after(deadline_s) as scope:
-            return success(endpoint, await endpoint.call(context, params))
+            if self._limiter is not None:
+                verdict = await self._limiter.count(endpoint.rate, context.identity, context.peer)
+                if verdict is not None and context.via == "http":
+                    standing |= self._limiter.headers(verdict)
+            return success(endpoint, await endpoint.call(context, params), standing)
         assert scope.cancelled_caught
         self.counters.timeouts += 1
         raise RequestTimeout(
@@ -123,18 +135,21 @@ def invalid(text: str) -> BadRequest:
     return BadRequest(f"{name}: {reason}", details={"field": name, "reason": reason})
 
 
-def success(endpoint: Endpoint, result: object) -> Response:
+def success(endpoint: Endpoint, result: object, standing: Mapping[str, str] = NO_HEADERS) -> Response:
     if isinstance(result, Document):
         assert endpoint.bare, "only bare rows answer documents"
-        return Response(result.status, document=result.body, content_type=result.content_type)
+        return Response(result.status, document=result.body, content_type=result.content_type, headers=standing)
     answer = result if isinstance(result, Answer) else Answer(result)
     data = None if answer.data is None else encode(answer.data)
-    return Response(answer.status or endpoint.status, data=data, headers=answer.headers, meta=answer.meta)
+    headers = {**standing, **answer.headers} if answer.headers else standing
+    return Response(answer.status or endpoint.status, data=data, headers=headers, meta=answer.meta)
 
 
-def failure(error: SecureConnectError) -> Response:
+def failure(error: SecureConnectError, standing: Mapping[str, str] = NO_HEADERS) -> Response:
     """The answer to an error; `Retry-After` is in whole seconds, rounded up (RFC 9110 §10.2.3)."""
-    headers = {}
+    headers = dict(standing)
+    if isinstance(error, RateLimited):
+        headers |= limit_headers(error.details)
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.status == 401:

@@ -17,6 +17,8 @@ EXPOSED_HEADERS = (
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 MAPPED_BITS = 96
 """The bits in front of the IPv4 address in `::ffff:1.2.3.4`."""
+SUBSCRIBER_BITS = 64
+"""Of an IPv6 address: whoever has one has at least all that begin like this (RFC 6177)."""
 MAX_AGE_S = 86_400
 """How long a browser may remember a preflight (contract.md §2.15)."""
 
@@ -87,6 +89,15 @@ class TrustedProxies:
 def plain_host(host: str) -> str:
     """An IPv4 address that a socket for both families shows as `::ffff:1.2.3.4`, as everybody writes it; any other unchanged."""
     return host.removeprefix("::ffff:") if "." in host else host
+
+
+def subscriber(peer: str) -> str:
+    """Whom the address in `host:port` stands for, where strangers are counted: an IPv6 network, an IPv4 address."""
+    host = plain_host(_host(peer))
+    if ":" not in host:
+        return host
+    address = _address(host.partition("%")[0])
+    return host if address is None else str(ip_network(f"{address}/{SUBSCRIBER_BITS}", strict=False))
 
 
 def _as_sent(origin: str) -> str:

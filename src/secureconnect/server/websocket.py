@@ -28,6 +28,7 @@ from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
 from secureconnect.server.origins import Origins
+from secureconnect.server.rate_limits import RateLimiter
 from secureconnect.server.session import event
 from secureconnect.server.websocket_closings import Closings
 from secureconnect.server.websocket_frames import INTERNAL, RESTART
@@ -75,6 +76,7 @@ class Gateway:
         node: str,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008  # frozen
         origins: Origins | None = None,
+        limiter: RateLimiter | None = None,
         degraded: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         """`authenticate` and `check` (of an identity known already) raise NotAuthenticated. `degraded`: for `hello`."""
@@ -83,6 +85,7 @@ class Gateway:
         self.counters = Counters()
         self._limits = limits
         self._origins = origins or Origins()
+        self._limiter = limiter
         self._clock = clock
         self._ids = ids
         self._timers = Timers()
@@ -129,10 +132,13 @@ class Gateway:
         """
         request_id = request_id_of(request, self._ids.new())
         try:
-            identity = self._judge(request)
+            identity = await self._admit(request)
         except SecureConnectError as error:
             await self._refuse(transport, refusal(error, request_id, self._clock.now_us()))
             return False
+        except BaseException:
+            transport.abort()
+            raise
         socket = NativeSocket(transport, self._office, self._shared, address=request.peer)
         socket.connection.push(acceptance(request, request_id))
         socket.connection.unread(rest)
@@ -153,16 +159,26 @@ class Gateway:
             self._leave(socket)
         return True
 
-    def _judge(self, request: HandshakeRequest) -> Identity | None:
+    async def _admit(self, request: HandshakeRequest) -> Identity | None:
         """Who is it? None: the first frame must tell. Raises: SecureConnectError."""
         check(request, self._origins)
+        self._check_room()
+        token = bearer(request)
+        identity = None if token is None else self._office.authenticate(token)
+        if self._limiter is not None:
+            await self._limiter.count("connect", identity, request.peer)
+            self._check_room()  # both may have changed while another machine was asked
+            if identity is not None:
+                self._office.check(identity)
+        return identity
+
+    def _check_room(self) -> None:
+        """Raises: Unavailable."""
         if self._nursery is None or self._is_draining:
             raise Unavailable("This server is about to restart; come back soon", retry_after_s=CAPACITY_RETRY_S)
         if len(self._sockets) >= self._limits.sockets_max:
             self._refused_for_room()
         self._is_full = False
-        token = bearer(request)
-        return None if token is None else self._office.authenticate(token)
 
     def _refused_for_room(self) -> None:
         self.counters.refused += 1

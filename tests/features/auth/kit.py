@@ -13,12 +13,16 @@ import pytest
 import trio
 
 from secureconnect.backends.memory.auth import MemoryRevocations, MemorySessions, MemoryUsers
+from secureconnect.backends.memory.lockout import MemoryLockoutStore
+from secureconnect.backends.memory.locks import MemoryLocks
 from secureconnect.errors import NotAuthenticated
 from secureconnect.features.auth.model import Login, LoginSession, Registration, User
 from secureconnect.features.auth.passwords import Cost, Passwords
 from secureconnect.features.auth.revocations import RevocationSet
 from secureconnect.features.auth.service import SESSION_ENDED, Auth
 from secureconnect.features.auth.tokens import Tokens
+from secureconnect.features.lockout.locks import LockSet
+from secureconnect.features.lockout.service import Lockouts
 from secureconnect.ids import SessionId, UserId, as_uuid
 
 T = TypeVar("T")
@@ -145,6 +149,13 @@ def open_house(
         for hear in others:
             hear(data)
 
+    guard = Lockouts(
+        MemoryLockoutStore(clock),
+        MemoryLockoutStore(clock),
+        locks=LockSet(MemoryLocks(), clock),
+        clock=clock,
+        signal=lambda name, data: None,
+    )
     auth = Auth(
         users,
         sessions,
@@ -155,6 +166,7 @@ def open_house(
         ids=SeededIds(seed),
         rng=rng,
         signal=signal,
+        guard=guard,
         sessions_per_user_max=sessions_per_user_max,
     )
     return House(auth, clock, blocking, passwords, tokens, users, sessions, rows, revocations, signals, others)

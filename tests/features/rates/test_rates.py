@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secureconnect.backends.memory.rates import MemoryRateStore
-from secureconnect.errors import BackendDown, BreakerOpen, Overloaded, RateLimited, Unavailable
-from secureconnect.features.rates.model import RATES, Rate, Verdict, take
+from secureconnect.errors import BackendDown, BreakerOpen, Overloaded, Unavailable
+from secureconnect.features.rates.model import Rate, Verdict, take
 from secureconnect.features.rates.service import Rates
+
+LIMITS = {"login": Rate(10), "refresh": Rate(10)}
 
 
 class SetClock:
@@ -41,6 +43,14 @@ def test_a_bucket_empties_call_by_call_and_fills_token_by_token() -> None:
     ]  # fmt: skip
 
 
+def test_a_clock_that_jumps_back_shuts_nobody_out() -> None:
+    rate = Rate(3, 3)
+    full_at_us, _ = take(rate, 0, 3_600_000_000)
+    full_at_us, verdict = take(rate, full_at_us, 1_000_000)
+    assert (verdict.is_allowed, verdict.remaining) == (True, 2)
+    assert [take(rate, full_at_us + n, 1_000_000)[1].is_allowed for n in (0, 2_000_000)] == [True, False]
+
+
 @given(st.integers(1, 50), st.floats(0.01, 600), st.lists(st.integers(0, 2_000_000), min_size=1, max_size=200))
 def test_no_time_whatever_sees_more_than_limit_and_what_came_back(limit: int, period_s: float, gaps_us: list[int]) -> None:
     rate, full_at_us, now_us, allowed_us = Rate(limit, period_s), 0, 1_000_000_000, list[int]()
@@ -59,36 +69,36 @@ def test_no_time_whatever_sees_more_than_limit_and_what_came_back(limit: int, pe
 
 
 async def test_a_class_lets_its_number_through_for_each_who() -> None:
-    rates = Rates(MemoryRateStore(SetClock()), MemoryRateStore(SetClock()), nodes=lambda: 2)
-    for n in range(RATES["login"].limit):
+    rates = Rates(LIMITS, MemoryRateStore(SetClock()), shared=MemoryRateStore(SetClock()), nodes=lambda: 2)
+    assert rates.take_now("login", "ann") is None, "the others must be asked"
+    for n in range(10):
         verdict = await rates.take("login", "ann")
-        assert (verdict.limit, verdict.remaining, verdict.is_local) == (10, 9 - n, False)
-    with pytest.raises(RateLimited) as refused:
-        await rates.take("login", "ann")
-    assert refused.value.retry_after_s == 6
-    assert refused.value.details["class"] == "login"
-    await rates.take("login", "bob")
-    await rates.take("refresh", "ann")
+        assert (verdict.is_allowed, verdict.limit, verdict.remaining, verdict.is_local) == (True, 10, 9 - n, False)
+    refused = await rates.take("login", "ann")
+    assert (refused.is_allowed, refused.retry_after_s) == (False, 6)
+    assert (await rates.take("login", "bob")).is_allowed
+    assert (await rates.take("refresh", "ann")).is_allowed
+
+
+def test_a_node_alone_answers_at_once_and_is_not_degraded() -> None:
+    rates = Rates(LIMITS, MemoryRateStore(SetClock()))
+    verdicts = [rates.take_now("login", "ann") for _ in range(11)]
+    assert [verdict is not None and verdict.is_allowed for verdict in verdicts] == [True] * 10 + [False]
+    assert (rates.is_local, rates.local_total) == (False, 0)
 
 
 @pytest.mark.parametrize("error", [BackendDown("redis"), BreakerOpen(), Overloaded()])
 async def test_while_the_shared_buckets_are_away_a_node_gives_its_own_share(error: Unavailable) -> None:
     shared = AwayStore(error)
-    rates = Rates(shared, MemoryRateStore(SetClock()), nodes=lambda: 3)
-    for _ in range(3):
-        assert (await rates.take("login", "ann")).is_local
-    with pytest.raises(RateLimited):
-        await rates.take("login", "ann")
-    assert rates.local_total == 4
+    rates = Rates(LIMITS, MemoryRateStore(SetClock()), shared=shared, nodes=lambda: 3)
+    verdicts = [await rates.take("login", "ann") for _ in range(4)]
+    assert [(verdict.is_allowed, verdict.is_local) for verdict in verdicts] == [(True, True)] * 3 + [(False, True)]
+    assert (rates.is_local, rates.local_total) == (True, 4)
     shared.error = None
     assert (await rates.take("login", "ann")).remaining == 9, "what was counted meanwhile is dropped"
+    assert (rates.is_local, rates.local_total) == (False, 4)
 
 
 def test_a_share_is_never_nothing() -> None:
     assert Rate(3).shared_by(10) == Rate(1)
     assert Rate(3).shared_by(0) == Rate(3)
-
-
-async def test_a_developers_limits_are_tenfold() -> None:
-    rates = Rates(MemoryRateStore(SetClock()), MemoryRateStore(SetClock()), nodes=lambda: 1, times=10)
-    assert (await rates.take("reset", "ann")).limit == 30

@@ -11,8 +11,8 @@ from secureconnect.backends.memory.conversations import MemoryConversations
 from secureconnect.backends.memory.directory import MemoryDirectory
 from secureconnect.backends.memory.leases import MemoryLeaseStore
 from secureconnect.backends.memory.lockout import MemoryLockoutStore
+from secureconnect.backends.memory.locks import MemoryLocks
 from secureconnect.backends.memory.log import MemoryLogStore
-from secureconnect.backends.memory.rates import MemoryRateStore
 from secureconnect.hub import Bus, DigestTable, MemoryBus
 from secureconnect.ports import Clock
 
@@ -27,6 +27,7 @@ def memory_bundle(*, digests: DigestTable | None = None) -> Bundle:
         users=users,
         sessions=sessions,
         revocations=revocations,
+        locks=MemoryLocks(),
         conversations=MemoryConversations(announcements, log=log, directory=directory),
         directory=directory,
         log=log,
@@ -41,7 +42,7 @@ def memory_shared(clock: Clock, bus: Bus | None = None) -> Shared:
     """What one node alone has in place of what nodes share. `bus` None: one that nobody else is on."""
     return Shared(
         bus=MemoryBus() if bus is None else bus,
-        rates=MemoryRateStore(clock),
+        rates=None,
         lockouts=MemoryLockoutStore(clock),
         leases=MemoryLeaseStore(clock),
     )

@@ -12,7 +12,7 @@ BUCKETS_MAX = 100_000
 
 
 class MemoryRateStore:
-    """A `RateStore`."""
+    """`LocalBuckets`, and a `RateStore` for the nodes of one process."""
 
     def __init__(self, clock: Clock, *, buckets_max: int = BUCKETS_MAX) -> None:
         self._clock, self._buckets_max = clock, buckets_max
@@ -23,6 +23,9 @@ class MemoryRateStore:
 
     async def take(self, key: str, rate: Rate) -> Verdict:
         await trio.lowlevel.checkpoint()
+        return self.take_now(key, rate)
+
+    def take_now(self, key: str, rate: Rate) -> Verdict:
         now_us = self._clock.now_us()
         full_at_us, verdict = take(rate, self._full_at_us.pop(key, 0), now_us)
         self._full_at_us[key] = full_at_us

@@ -17,7 +17,8 @@ TAKE: Final = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local token, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
-local before = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
+local before = tonumber(redis.call('GET', KEYS[1]) or 0)
+if before < now or before > now + token * limit then before = now end
 local after = before + token
 local early = after - token * limit - now
 if early > 0 then

@@ -16,8 +16,8 @@ Facts that several stores rely on:
 - `entries.data` is NULL for `message.created`: a message's body lives once, in `messages`, and replay joins it, so that an edit
   or a deletion changes one row. A message's key in the log is its id.
 - `heads.last_us` is the time of the last entry: lists of conversations are ordered by it.
-- `revocations.number` and `announcements.id` only grow, but with several writers a lower number may become visible after a higher
-  one (not in SQLite): who reads "above n" overlaps.
+- `revocations.number`, `locks.number` and `announcements.id` only grow, but with several writers a lower number may become
+  visible after a higher one (not in SQLite): who reads "above n" overlaps.
 """
 
 from __future__ import annotations
@@ -161,7 +161,18 @@ LOG: Final = (
     ) {clustered}""",
 )
 
+LOCKS: Final = (
+    """CREATE TABLE locks (
+        number {serial},
+        key TEXT NOT NULL,
+        until_us BIGINT NOT NULL
+    )""",
+    "CREATE INDEX locks_by_key ON locks (key, until_us)",
+    "CREATE INDEX locks_by_end ON locks (until_us)",
+)
+
 MIGRATIONS: Final = (
     Migration(1, "accounts, conversations, the log", (*ACCOUNTS, *CONVERSATIONS, *LOG)),
     Migration(2, "where each membership began", ("ALTER TABLE participants ADD COLUMN joined_sequence BIGINT",)),
+    Migration(3, "locked accounts", LOCKS),
 )

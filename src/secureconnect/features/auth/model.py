@@ -8,7 +8,7 @@ password or a token in clear.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from secureconnect.ids import SessionId, UserId
 
@@ -154,3 +154,27 @@ class Login:
     refresh_token: str = field(repr=False)
     expires_at_s: int
     expires_in_s: int
+
+
+SETTLE_US: Final = 10_000_000
+"""A store call ends within 5 s (failure-policy.md §1); twice that after a number was seen no lower one can still appear."""
+
+
+class Overlap:
+    """From which number on to read a growing list of rows again, where a lower number may become visible after a higher one."""
+
+    def __init__(self, now_us: int) -> None:
+        self._seen = 0
+        self._candidate, self._candidate_us = 0, now_us
+        self._settled = 0  # numbers up to here were seen at least SETTLE_US ago: nothing can still appear below
+
+    def begin(self, now_us: int) -> int:
+        """The number above which a look that begins now reads. Moves to what was seen when the candidate was chosen."""
+        if not 0 <= now_us - self._candidate_us < SETTLE_US:
+            if now_us > self._candidate_us:  # else the clock jumped back, and nobody knows how long it has been
+                self._settled = self._candidate
+            self._candidate, self._candidate_us = self._seen, now_us
+        return self._settled
+
+    def saw(self, number: int) -> None:
+        self._seen = max(self._seen, number)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from secureconnect.features.auth.model import Identity, Revocation
+from secureconnect.features.auth.model import Identity, Overlap, Revocation
 from secureconnect.features.auth.store import RevocationStore
 from secureconnect.ids import SessionId
 from secureconnect.ports import Clock
@@ -22,8 +22,6 @@ CLOCK_BACK_US: Final = 3_600_000_000
 """A clock that jumps back by no more than an hour revives nothing."""
 ENTRIES_MAX: Final = 200_000
 """About 150 bytes each. An ordinary quarter of an hour has a few hundred."""
-SETTLE_US: Final = 10_000_000
-"""A store call ends within 5 s (failure-policy.md §1); twice that after a number was seen no lower one can still appear."""
 PAGE_ROWS: Final = 500
 
 
@@ -35,9 +33,7 @@ class RevocationSet:
         self._entries_max = entries_max
         self._until: dict[SessionId, int] = {}
         self._floor_us = 0
-        self._seen = 0
-        self._candidate, self._candidate_us = 0, clock.now_us()
-        self._settled = 0  # numbers up to here were seen at least SETTLE_US ago: nothing can still appear below
+        self._overlap = Overlap(clock.now_us())
 
     def __len__(self) -> int:
         return len(self._until)
@@ -71,25 +67,16 @@ class RevocationSet:
         Cancellation: what was read is in force and told.
         """
         now_us = self._clock.now_us()
-        self._settle(now_us)
-        after = self._settled
+        after = self._overlap.begin(now_us)
         while True:
             rows = await store.since(after, live_us=now_us - CLOCK_BACK_US, limit=PAGE_ROWS)
             for row in rows:
                 after = row.number
                 if self.add(row.session, row.until_us):
                     tell(row)
-            self._seen = max(self._seen, after)
+            self._overlap.saw(after)
             if len(rows) < PAGE_ROWS:
                 return
-
-    def _settle(self, now_us: int) -> None:
-        """Move the cursor to what had been seen when the candidate was chosen, and choose the next one."""
-        if 0 <= now_us - self._candidate_us < SETTLE_US:
-            return
-        if now_us > self._candidate_us:  # else the clock jumped back, and nobody knows how long it has been
-            self._settled = self._candidate
-        self._candidate, self._candidate_us = self._seen, now_us
 
     def _drop_expired(self) -> None:
         """Entries come in about the order of their end, so the front is enough."""

@@ -37,6 +37,7 @@ from secureconnect.features.auth.passwords import Passwords
 from secureconnect.features.auth.revocations import RevocationSet
 from secureconnect.features.auth.store import RevocationStore, SessionStore, UsernameTaken, UserStore
 from secureconnect.features.auth.tokens import EARLY_LEEWAY_S, RefreshToken, Tokens
+from secureconnect.features.lockout.model import Guard
 from secureconnect.ids import SessionId, UserId, is_uuid
 from secureconnect.observe import stage
 from secureconnect.ports import Clock, Ids, Rng
@@ -76,6 +77,7 @@ class Auth:
         ids: Ids,
         rng: Rng,
         signal: Callable[[str, bytes], None],
+        guard: Guard,
         refresh_token_s: int = REFRESH_TOKEN_S,
         sessions_per_user_max: int = SESSIONS_PER_USER_MAX,
     ) -> None:
@@ -88,6 +90,7 @@ class Auth:
         self._ids = ids
         self._rng = rng
         self._signal = signal
+        self._guard = guard
         self._refresh_token_us = refresh_token_s * 1_000_000
         self._sessions_per_user_max = sessions_per_user_max
 
@@ -127,16 +130,23 @@ class Auth:
         user, password_hash = await self._new_user(registration, self._clock.now_us(), role=role)
         return await self._add(user, password_hash, None, named=username is not None)
 
-    async def login(self, email: str, password: str, device: Device = UNKNOWN_DEVICE) -> Login:
-        """A new session. Raises: NotAuthenticated(`INVALID_CREDENTIALS`), Forbidden (banned), Overloaded, BackendDown."""
-        device, typed = fields.device(device), fields.presented_password(password)
+    async def login(self, email: str, password: str, device: Device = UNKNOWN_DEVICE, *, origin: str = "") -> Login:
+        """A new session. `origin`: whom wrong passwords are counted against, beside the account.
+
+        Raises: NotAuthenticated(`INVALID_CREDENTIALS`), AccountLocked, Forbidden (banned), Overloaded, BackendDown.
+        """
+        device, typed, email = fields.device(device), fields.presented_password(password), _comparable(email)
+        stage.at("lockout")
+        await self._guard.check(email, origin)
         if typed is None:  # refused by its length alone, whoever it is
             raise _invalid_credentials()
         stage.at("sql")
-        known = await self._users.credentials(_comparable(email))
+        known = await self._users.credentials(email)
         known_hash = None if known is None else known.password_hash
         if not await self._passwords.matches(typed, known_hash) or known is None or known.user.status == "deleted":
+            await self._guard.failed(email, origin)
             raise _invalid_credentials()
+        await self._guard.succeeded(email, origin)
         _refuse_banned(known.user)
         if self._passwords.is_outdated(known.password_hash):
             fresh = await self._passwords.hash(typed)

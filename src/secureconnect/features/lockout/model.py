@@ -7,7 +7,9 @@ never resets through an outage: two counts of one key are merged to the higher o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final, Protocol
+
+from secureconnect.errors import NotAuthenticated
 
 FAILURES_MAX: Final = 5
 """Wrong passwords (contract.md §5.4) …"""
@@ -31,6 +33,37 @@ class Tally:
     def ends_us(self) -> int:
         """From then on it says nothing any more."""
         return self.locked_until_us or self.since_us + WINDOW_US
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock as it is kept on disk. `number`: of its row, growing."""
+
+    number: int
+    key: str
+    until_us: int
+
+
+class AccountLocked(NotAuthenticated):
+    """Too many failed tries; this account is locked for a while."""
+
+    code: ClassVar[str] = "ACCOUNT_LOCKED"
+
+
+class Guard(Protocol):
+    """What stands before a login. `address`: where it comes from."""
+
+    async def check(self, email: str, address: str) -> None:
+        """Before the password is looked at. Raises: AccountLocked, with the time that is left."""
+        ...
+
+    async def failed(self, email: str, address: str) -> None:
+        """The password was wrong, or there is no such account. Cancellation: it may not be counted."""
+        ...
+
+    async def succeeded(self, email: str, address: str) -> None:
+        """The password was right."""
+        ...
 
 
 def failed(tally: Tally, now_us: int) -> Tally:

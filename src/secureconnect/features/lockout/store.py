@@ -1,10 +1,11 @@
-"""What counting wrong passwords needs kept: tallies by key."""
+"""What counting wrong passwords needs kept: tallies by key, which may be lost, and locks, which may not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from secureconnect.features.lockout.model import Tally
+from secureconnect.features.lockout.model import Lock, Tally
 
 
 class LockoutStore(Protocol):
@@ -24,4 +25,26 @@ class LockoutStore(Protocol):
 
     async def clear(self, key: str) -> None:
         """The right password came: forget the failures. A lock stays."""
+        ...
+
+
+class LockStore(Protocol):
+    """The locks, as one growing list on disk.
+
+    Every method raises BackendDown, DeadlineExceeded; those that write OutcomeUnknown too.
+    """
+
+    async def add(self, key: str, until_us: int) -> None:
+        """A new row, unless there is one of this key that ends then or later. Done twice is done once, or harmless."""
+        ...
+
+    async def since(self, number: int, *, live_us: int, limit: int) -> Sequence[Lock]:
+        """At most `limit` with a number above `number`, ascending, of those whose `until_us` lies after `live_us`.
+
+        Ordering: a lower number may become visible after a higher one when several nodes write; who follows must overlap.
+        """
+        ...
+
+    async def purge(self, before_us: int, *, limit: int) -> int:
+        """Forget rows whose `until_us` lies before `before_us`, at most `limit`; returns how many went."""
         ...

@@ -1,1 +1,1 @@
-"""How often somebody may ask for something: the classes and their numbers, the buckets, what happens while their home is away."""
+"""How often somebody may ask for something: the buckets, and what happens while their home is away."""

@@ -8,9 +8,7 @@ in as soon as who waits. One number can be kept by any store, and changed in one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +26,6 @@ class Rate:
     def shared_by(self, nodes: int) -> Rate:
         """One node's part of it, at least one call."""
         return Rate(max(1, self.limit // max(1, nodes)), self.period_s)
-
-
-RATES: Final[Mapping[str, Rate]] = {
-    "register": Rate(5), "login": Rate(10), "refresh": Rate(10), "reset": Rate(3), "account": Rate(5), "friends": Rate(30),
-    "keys": Rate(20), "messages": Rate(100), "search": Rate(50), "conversations": Rate(50), "calls": Rate(10),
-    "uploads": Rate(20), "notifications": Rate(50), "admin": Rate(30), "default": Rate(100),
-    "connect": Rate(60),  # a client that comes back after each of a minute's worst network changes; the original has no number
-}  # fmt: skip
-"""Calls a minute by class, for each user, or each address where there is none (contract.md §2.14)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +48,9 @@ def take(rate: Rate, full_at_us: int, now_us: int) -> tuple[int, Verdict]:
     (31000000, True, 1)
     """
     token_us = rate.token_us
-    before_us = max(full_at_us, now_us)
+    is_past = full_at_us < now_us
+    is_jumped = full_at_us > now_us + token_us * rate.limit  # by no call: the clock went back, and nobody shall wait for it
+    before_us = now_us if is_past or is_jumped else full_at_us
     after_us = before_us + token_us
     early_us = after_us - token_us * rate.limit - now_us
     if early_us > 0:

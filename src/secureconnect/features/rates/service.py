@@ -6,38 +6,51 @@ what was counted meanwhile is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from secureconnect.errors import RateLimited, Unavailable
-from secureconnect.features.rates.model import RATES, Verdict
-from secureconnect.features.rates.store import RateStore
+from secureconnect.errors import Unavailable
+from secureconnect.features.rates.model import Rate, Verdict
+from secureconnect.features.rates.store import LocalBuckets, RateStore
 
 
 class Rates:
-    """`shared` is one store for all nodes, `local` this node's own; `nodes()`: how many share the limits now.
+    """`rates` by class. `local`: this node's own buckets; `shared`: one store for all nodes, None where there is one node only.
 
-    `times`: every limit is so many times as high (a developer's machine).
+    `nodes()`: how many share the limits now.
     """
 
-    def __init__(self, shared: RateStore, local: RateStore, *, nodes: Callable[[], int], times: int = 1) -> None:
+    def __init__(
+        self,
+        rates: Mapping[str, Rate],
+        local: LocalBuckets,
+        *,
+        shared: RateStore | None = None,
+        nodes: Callable[[], int] = lambda: 1,
+    ) -> None:
         self.local_total = 0
-        """Calls that only this node counted."""
-        self._shared, self._local, self._nodes = shared, local, nodes
-        self._rates = {name: replace(rate, limit=rate.limit * times) for name, rate in RATES.items()}
+        """Calls that only this node counted because the shared buckets were away."""
+        self.is_local = False
+        """The last call was such a one."""
+        self._rates, self._local, self._shared, self._nodes = dict(rates), local, shared, nodes
+
+    def take_now(self, name: str, who: str) -> Verdict | None:
+        """As `take`, at once. None: others have to be asked."""
+        if self._shared is not None:
+            return None
+        return self._local.take_now(f"{name}/{who}", self._rates[name])
 
     async def take(self, name: str, who: str) -> Verdict:
-        """One call of the class `name` by `who`: a user, or an address where there is none. Raises: RateLimited."""
+        """One call of the class `name` by `who`: a user, or an address where there is none.
+
+        Cancellation: it may have been counted.
+        """
         rate, key = self._rates[name], f"{name}/{who}"
+        assert self._shared is not None, "then `take_now` answers"
         try:
             verdict = await self._shared.take(key, rate)
         except Unavailable:
             self.local_total += 1
-            verdict = replace(await self._local.take(key, rate.shared_by(self._nodes())), is_local=True)
-        if not verdict.is_allowed:
-            raise RateLimited(
-                f"Too many requests: {verdict.limit} a minute",
-                details={"limit": verdict.limit, "remaining": 0, "class": name},
-                retry_after_s=verdict.retry_after_s,
-            )
+            verdict = replace(self._local.take_now(key, rate.shared_by(self._nodes())), is_local=True)
+        self.is_local = verdict.is_local
         return verdict

@@ -14,6 +14,7 @@ from secureconnect.features.auth.service import Auth
 from secureconnect.features.auth.store import EmailTaken, UsernameTaken
 from secureconnect.ids import SessionId
 from secureconnect.server.endpoints import Context, Endpoint, NoParams
+from secureconnect.server.origins import subscriber
 from secureconnect.server.wire import rfc3339
 
 _FULL_NAME: Final[Mapping[str, str]] = {"full_name": "display_name"}
@@ -197,7 +198,8 @@ class AuthRoutes:
         return _login(await self._auth.register(registration, _device(context, params.device_id)))
 
     async def login(self, context: Context, params: LoginParams) -> LoginObject:
-        return _login(await self._auth.login(params.email, params.password, _device(context, params.device_id)))
+        device, origin = _device(context, params.device_id), subscriber(context.peer)
+        return _login(await self._auth.login(params.email, params.password, device, origin=origin))
 
     async def refresh(self, context: Context, params: RefreshParams) -> LoginObject:
         return _login(await self._auth.refresh(params.refresh_token, client_refresh_id=params.client_refresh_id))
