@@ -107,7 +107,7 @@ async def test_a_frozen_server_and_a_cut_connection_are_got_over_as_without(encr
         generation = link.generation
         encrypted.server.cut("command")
         with anyio.fail_after(PATIENCE_S):
-            while link.generation == generation:
+            while link.generation == generation:  # noqa: ASYNC110  # what a server does sets no event of ours
                 await anyio.sleep(0.01)
         assert await answered(link, "ECHO", "again") == b"again"
 

@@ -29,7 +29,7 @@ OPEN_DOOR = replace(
     breaker=BreakerLimits(failures_max=10**9, calls_min=10**9),
     lanes=tuple(replace(lane, waiting_max=CALLERS, wait_s=SQL.total_s) for lane in SQL.lanes),
 )
-"""Nobody is refused for what happened to others, or for a full line: all wait for a frozen connection, or for somebody's who does."""
+"""Nobody is refused for what happened to others, or for a full line: all wait for what is frozen."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,8 @@ def noted_all(words: object) -> Plan[list[str]]:
     assert isinstance(words, list)
     answers = []
     for word in words:
-        answers.append((yield from noted(f"{word}+")).removesuffix("+"))
+        answer = yield from noted(f"{word}+")
+        answers += [answer.removesuffix("+")]
     return answers
 
 
