@@ -18,7 +18,16 @@ from tests.resilience.kit import answering, refused_at_once
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from secureconnect.config import Settings
-from secureconnect.errors import BackendDown, BreakerOpen, Conflict, DeadlineExceeded, OutcomeUnknown, Overloaded, Unavailable
+from secureconnect.errors import (
+    BackendDown,
+    BreakerOpen,
+    Conflict,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    Overloaded,
+    SecureConnectError,
+    Unavailable,
+)
 from secureconnect.observe.metrics import FIGURES, Metrics
 from secureconnect.resilience import BLOBS, CASSANDRA, REDIS, SQL, BreakerLimits, Contention, Lane, Policy, Stack, figures
 
@@ -205,26 +214,49 @@ async def _probe() -> None:
     await anyio.lowlevel.checkpoint()
 
 
-@pytest.mark.anyio
-async def test_an_outage_makes_at_most_a_tenth_more_calls() -> None:
+CALLS = 400
+"""Of an outage; the budget's reserve is not more than a tenth of a hundred."""
+
+
+async def calls_of_an_outage(policy: Policy, fail: Callable[[], Awaitable[object]]) -> int:
+    """How often a dependency is asked that fails every time, when `CALLS` calls are made, as many at once as have a permit."""
+    guarded, asked, left = stack(policy), 0, iter(range(CALLS))
+    lane = policy.lanes[-1].name
+
+    async def ask() -> object:
+        nonlocal asked
+        asked += 1
+        return await fail()
+
+    async def caller() -> None:
+        for _ in left:
+            with pytest.raises(Unavailable):
+                await guarded(ask, lane=lane, changes=False, is_repeatable=True)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(min(policy.permits, 20)):
+            tasks.start_soon(caller)
+    assert idle(guarded)
+    return asked
+
+
+def unbroken(policy: Policy) -> Policy:
     """With a breaker that does not help: the budget alone."""
-    guarded, made = stack(PATIENT), 0
+    return replace(policy, breaker=PATIENT.breaker)
 
-    async def fail() -> None:
-        nonlocal made
-        made += 1
-        await anyio.lowlevel.checkpoint()
-        raise BackendDown("sql")
 
-    for _ in range(100):
-        with pytest.raises(BackendDown):
-            await read(guarded, fail)
-    assert made <= 110
-    with_breaker, before = stack(), made
-    for _ in range(100):
-        with pytest.raises(Unavailable):
-            await read(with_breaker, fail)
-    assert made - before == 5
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [BackendDown("it"), OutcomeUnknown()], ids=["down", "unknown"])
+@pytest.mark.parametrize("policy", [SQL, CASSANDRA, REDIS, BLOBS], ids=lambda policy: policy.name)
+async def test_an_outage_makes_at_most_a_tenth_more_calls(policy: Policy, error: SecureConnectError) -> None:
+    assert CALLS <= await calls_of_an_outage(unbroken(policy), answering(error)) <= 1.1 * CALLS
+    assert await calls_of_an_outage(policy, answering(error)) <= policy.breaker.failures_max + 20
+
+
+@pytest.mark.parametrize("policy", [SQL, CASSANDRA, REDIS, BLOBS], ids=lambda policy: policy.name)
+async def test_a_dependency_that_hangs_gets_at_most_a_tenth_more_calls(policy: Policy, autojump_clock: MockClock) -> None:
+    assert CALLS <= await calls_of_an_outage(unbroken(policy), anyio.sleep_forever) <= 1.1 * CALLS
+    assert await calls_of_an_outage(policy, anyio.sleep_forever) <= policy.breaker.failures_max + 20
 
 
 async def test_two_hundred_callers_of_a_frozen_dependency_are_free_in_time_and_leave_nothing_behind(

@@ -41,7 +41,7 @@ class RedisServer:
     def start(self) -> None:
         """Returns when it answers; on the port that it had before, if it had one. Raises: RuntimeError."""
         for _ in range(PORT_TRIES):
-            port = self.port or _free_port()
+            port = self.port or free_port()
             self._launch(port)
             if self._is_ready(port):
                 self.port = port
@@ -140,7 +140,7 @@ def _wait(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     while True:
         port = random.choice(PORTS)
         with socket.socket() as probe:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
+
 import pytest
 
 from secureconnect.backends.redis.address import Address
@@ -25,7 +28,10 @@ def test_a_url_says_where_as_whom_and_which_database(url: str, address: Address)
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("rediss://cache", "TLS"),
+        ("redis://cache?ssl_ca_certs=ca.pem", "does not know ssl_ca_certs"),
+        ("rediss://cache?ssl_cert_reqs=none", "does not know ssl_cert_reqs"),
+        ("rediss://cache?ssl_ca_certs=/nowhere.pem", "/nowhere.pem: No such file"),
+        ("unix:///run/redis.sock", "REDIS_URL"),
         ("http://cache", "REDIS_URL"),
         ("redis://", "no host"),
         ("redis://cache/users", "must be a number"),
@@ -46,3 +52,17 @@ def test_a_password_is_never_shown() -> None:
     with pytest.raises(ConfigError) as refused:
         Address.from_url("redis://ann:secret@cache/users")
     assert "secret" not in str(refused.value)
+
+
+def test_an_encrypted_way_is_always_verified() -> None:
+    tls = Address.from_url("rediss://:secret@cache:7000/2").tls
+    assert tls is not None
+    assert (tls.check_hostname, tls.verify_mode) == (True, ssl.CERT_REQUIRED)
+    assert Address.from_url("redis://cache").tls is None
+
+
+def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
+    nothing = tmp_path / "ca.pem"
+    nothing.write_text("nothing\n")
+    with pytest.raises(ConfigError, match=r"ca\.pem"):
+        Address.from_url(f"rediss://cache?ssl_ca_certs={nothing}")

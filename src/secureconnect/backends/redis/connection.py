@@ -7,6 +7,7 @@ who waits learns so at once. A caller sets its own deadline and may leave at any
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ CLOSE_S = 1.0
 """Closing is a system call; the bound is for an event loop that has other things to do."""
 REDIS_VERSION = "Redis 6 or newer is needed, or Valkey"
 CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe"})
+ENDED = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError)
+"""What a stream raises when the other side is gone. TLS: refused us after the handshake (it wants a certificate of ours), or speaks
+nonsense."""
 
 Push = Callable[[list[Reply]], None]
 """Called by the reader, in order, with what the server says unasked (kind first). It must neither block nor raise."""
@@ -134,8 +138,8 @@ class Connection:
                         line.answer(reply)
                 if unfinished > self._limits.reply_bytes_max:
                     return self.cut(f"a reply of over {self._limits.reply_bytes_max} bytes")
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self.cut(f"the server ended the connection ({type(error).__name__})")
+        except ENDED as error:
+            self._ended(error)
         except hiredis.ProtocolError as error:
             self.cut(f"not the Redis protocol: {error}")
         except OutOfStep as error:
@@ -156,8 +160,8 @@ class Connection:
                     continue
                 self._writes = anyio.Event()
                 await self._writes.wait()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self.cut(f"the server ended the connection ({type(error).__name__})")
+        except ENDED as error:
+            self._ended(error)
 
     async def _watch(self) -> None:
         pulse = Pulse()
@@ -170,6 +174,10 @@ class Connection:
                 self._send(Request(packed("PING")))
 
     # -- inside
+
+    def _ended(self, error: Exception) -> None:
+        why = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
+        self.cut(f"the server ended the connection ({why})")
 
     def _send(self, request: Request) -> None:
         self.line.enter(request)
@@ -229,9 +237,16 @@ async def connect(
 async def _dial(address: Address, give_up_at: float) -> ByteStream:
     with anyio.CancelScope(deadline=give_up_at):
         try:
-            return await anyio.connect_tcp(address.host, address.port)
-        except OSError as error:
-            raise ConnectionLost(f"{address}: {error}") from error
+            if address.tls is None:
+                return await anyio.connect_tcp(address.host, address.port)
+            return await anyio.connect_tcp(
+                address.host, address.port, ssl_context=address.tls, tls_hostname=address.host,
+                tls_standard_compatible=False,  # every reply has its length: an end without a goodbye cuts nothing off unseen
+            )  # fmt: skip
+        except ssl.SSLCertVerificationError as error:
+            raise ConnectionLost(f"{address}: its certificate is not to be trusted: {error.verify_message}") from error
+        except (OSError, *ENDED) as error:
+            raise ConnectionLost(f"{address}: {str(error) or type(error).__name__}") from error
     raise ConnectionLost(f"{address}: no connection in time")
 
 
