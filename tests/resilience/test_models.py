@@ -196,7 +196,7 @@ class RetryMachine(RuleBasedStateMachine):
 
     def _expected(self, call: Call, error: Unavailable, random: float, left_s: float) -> float | None:
         if isinstance(error, Contention):
-            pause_s = random * min(0.1, 0.005 * 2**call.reruns)
+            pause_s: float = random * min(0.1, 0.005 * 2**call.reruns)
             if call.reruns == 8 or pause_s >= left_s:
                 return None
             call.reruns += 1

@@ -25,8 +25,8 @@ def test_without_a_program_tests_are_skipped_and_fail_in_ci(
 @pytest.mark.service
 def test_a_port_that_was_taken_meanwhile_is_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_redis(tmp_path) as first:
-        ports = [first.port, services._free_port()]
-        monkeypatch.setattr(services, "_free_port", lambda: ports.pop(0))
+        ports = [first.port, services.free_port()]
+        monkeypatch.setattr(services, "free_port", lambda: ports.pop(0))
         with running_redis(tmp_path) as second:
             assert second.port != first.port
             first.ask("SET", "x", 1)

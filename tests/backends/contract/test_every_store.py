@@ -15,7 +15,7 @@ from secureconnect import backends
 from secureconnect.backends.bundle import Bundle, Conversations, Shared
 from secureconnect.features.auth.store import RevocationStore, SessionStore, UserStore
 from secureconnect.features.conversations.store import UserDirectory
-from secureconnect.features.lockout.store import LockoutStore
+from secureconnect.features.lockout.store import LockoutStore, LockStore
 from secureconnect.features.log.announcer import AnnouncementStore
 from secureconnect.features.log.store import LogStore
 from secureconnect.features.presence.store import LeaseStore
@@ -34,6 +34,7 @@ SUITES: Mapping[str, tuple[type, str]] = {
     "bus": (Bus, "bus"),
     "rates": (RateStore, "rate_store"),
     "lockouts": (LockoutStore, "lockout_store"),
+    "locks": (LockStore, "lock_store"),
     "leases": (LeaseStore, "lease_store"),
 }
 NO_STORES = {"watched", "queues", "generation"}
@@ -48,12 +49,18 @@ def methods(one: type) -> Mapping[str, list[str]]:
     return {name: list(inspect.signature(method).parameters) for name, method in found if not name.startswith("_")}
 
 
+def kinds(one: type) -> list[type]:
+    """The protocols whose methods it has, without those that are a part of another one of them."""
+    found = {protocol: methods(protocol) for protocol, _ in SUITES.values() if methods(protocol).items() <= methods(one).items()}
+    return [protocol for protocol, own in found.items() if not any(own.items() < other.items() for other in found.values())]
+
+
 def implementations(protocol: type) -> Iterator[type]:
     """Classes of the backends that have all its methods."""
     for room in ROOMS:
         for module in pkgutil.iter_modules([f"{backends.__path__[0]}/{room}"], f"{backends.__name__}.{room}."):
             for _, one in inspect.getmembers(import_module(module.name), inspect.isclass):
-                if one.__module__ == module.name and methods(protocol).items() <= methods(one).items():
+                if one.__module__ == module.name and protocol in kinds(one):
                     yield one
     if protocol is Bus:
         yield MemoryBus

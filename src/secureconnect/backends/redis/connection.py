@@ -29,8 +29,8 @@ CLOSE_S = 1.0
 REDIS_VERSION = "Redis 6 or newer is needed, or Valkey"
 CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe"})
 ENDED = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError)
-"""What a stream raises when the other side is gone. TLS: refused us after the handshake (it wants a certificate of ours), or speaks
-nonsense."""
+"""What a stream raises when the other side is gone. TLS: refused us after the handshake (it wants a certificate of ours), or
+speaks nonsense."""
 
 Push = Callable[[list[Reply]], None]
 """Called by the reader, in order, with what the server says unasked (kind first). It must neither block nor raise."""
