@@ -95,6 +95,11 @@ class Members:
         await self._answer()
         return [self._standing(name, members, user) for name, members in self.conversations.items() if user in members]
 
+    async def co_members(self, user: UserId, among: Sequence[UserId]) -> Sequence[UserId]:
+        await self._answer()
+        mine = [members for members in self.conversations.values() if user in members]
+        return [other for other in among if any(other in members for members in mine)]
+
     async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()
         if self.gate is not None:
