@@ -18,6 +18,7 @@ from secureconnect import __version__
 from secureconnect.backends.appends import Deadlines, run_announcements, run_appends
 from secureconnect.backends.bundle import Bundle, Shared, Watched
 from secureconnect.backends.deadlines import within_deadline
+from secureconnect.backends.presence import run_presence
 from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
 from secureconnect.errors import BackendDown, SecureConnectError, Unavailable
@@ -34,29 +35,30 @@ from secureconnect.features.log.lanes import Limits as LogLimits
 from secureconnect.features.log.service import Log
 from secureconnect.features.log.source import LogSource
 from secureconnect.features.messages.service import Messages
+from secureconnect.features.presence.service import Presence
 from secureconnect.hub import Hub
-from secureconnect.hub import Limits as HubLimits
 from secureconnect.ids import ConversationId, NodeId
 from secureconnect.observe.metrics import Metrics
 from secureconnect.observe.status import FeatureStatus
 from secureconnect.ports import Blocking, Clock, Ids, Listener, Rng
 from secureconnect.resilience import figures
 from secureconnect.server import polling
+from secureconnect.server.bounds import front_limits, gateway_limits, hub_limits
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Context, Endpoint
 from secureconnect.server.exchange import Exchange
 from secureconnect.server.front import Front
-from secureconnect.server.front_connection import FrontLimits
 from secureconnect.server.health import Dependency, NodeHealth, Prober, Readiness
 from secureconnect.server.origins import Origins, TrustedProxies
 from secureconnect.server.router import Router
 from secureconnect.server.routes import auth as auth_routes
 from secureconnect.server.routes import conversations as conversation_routes
 from secureconnect.server.routes import messages as message_routes
+from secureconnect.server.routes import presence as presence_routes
 from secureconnect.server.routes import system as system_routes
 from secureconnect.server.serve import Server
 from secureconnect.server.web import make_app
-from secureconnect.server.websocket import Gateway, GatewayLimits
+from secureconnect.server.websocket import Gateway
 from secureconnect.server.wire import Response
 
 REVOCATIONS_PERIOD_S = 1.0
@@ -109,7 +111,7 @@ class Node:
         self.hub = Hub(
             node=name,
             random=ports.rng.random,
-            limits=_hub_limits(settings),
+            limits=hub_limits(settings),
             sources={"conversation:": LogSource(bundle.log)},
             bus=shared.bus,
             digests=bundle.digests,
@@ -165,14 +167,25 @@ class Node:
             publish=self.hub.publish,
         )
         self.messages = Messages(self.log, self.access, clock=ports.clock, ids=ports.ids)
+        self.presence = Presence(
+            self.shared.leases,
+            self.access,
+            node=self.name,
+            clock=ports.clock,
+            now_s=trio.current_time,
+            send=self.hub.send,
+            random=ports.rng.random,
+            generation=self.shared.generation,
+        )
 
     def _make_faces(self) -> None:
         settings, clock, ids = self.settings, self._ports.clock, self._ports.ids
-        self.polls = polling.Polls(self.hub, self.access, clock, polls_max=settings.sockets_max)
+        self.polls = polling.Polls(self.hub, self.access, clock, polls_max=settings.sockets_max, attendance=self.presence)
         self.endpoints: Sequence[Endpoint] = (
             *auth_routes.endpoints(self.auth),
             *conversation_routes.endpoints(self.conversations),
             *message_routes.endpoints(self.messages),
+            *presence_routes.endpoints(self.presence),
             *polling.endpoints(self.polls),
             *system_routes.endpoints(self.health, lambda: self.endpoints, metrics_token=settings.metrics_token),
         )
@@ -197,8 +210,9 @@ class Node:
             clock=clock,
             ids=ids,
             node=self.name,
-            limits=_gateway_limits(settings),
+            limits=gateway_limits(settings),
             origins=origins,
+            attendance=self.presence,
         )
         self.web = make_app(self.exchange, body_bytes_max=settings.request_body_bytes_max)
         self.front = Front(
@@ -206,7 +220,7 @@ class Node:
             gateway=self.gateway,
             web=self.web,
             clock=clock,
-            limits=_front_limits(settings),
+            limits=front_limits(settings),
             end_waits=self.polls.end_waits,
         )
         self.hub.on_signal("membership", self._membership_changed)
@@ -250,6 +264,7 @@ class Node:
             nursery.start_soon(lambda: run_announcements(self.announcer, deadlines=deadlines))
             for name, watched in self.watched.items():
                 await nursery.start(self._prober(self.dependencies[name], watched).run)
+            nursery.start_soon(lambda: run_presence(self.presence, random=self._ports.rng.random))
             nursery.start_soon(self._follow_revocations)
             nursery.start_soon(self._purge)
             task_status.started()
@@ -354,41 +369,3 @@ class Node:
 def _dependency(watched: Watched) -> Dependency:
     circuit = watched.stack.breaker.circuit if watched.stack is not None else None
     return Dependency(watched.name, breaker=lambda: circuit.state if circuit is not None else "closed", pool=watched.pool)
-
-
-def _hub_limits(settings: Settings) -> HubLimits:
-    return HubLimits(
-        queue_max=settings.channel_queue_max,
-        queue_bytes_max=settings.channel_queues_bytes_max,
-        outbox_messages_max=settings.outbox_messages_max,
-        outbox_bytes_max=settings.outbox_bytes_max,
-        replay_entries_max=settings.replay_entries_max,
-        replay_wait_s=settings.write_deadline_s,
-        write_wait_s=settings.write_deadline_s,
-        read_deadline_s=settings.store_deadline_s,
-        reserve_wait_s=settings.store_deadline_s,
-    )
-
-
-def _gateway_limits(settings: Settings) -> GatewayLimits:
-    return GatewayLimits(
-        sockets_max=settings.sockets_max,
-        message_bytes_max=settings.socket_message_bytes_max,
-        outbox_messages_max=settings.outbox_messages_max,
-        outbox_bytes_max=settings.outbox_bytes_max,
-        handshake_deadline_s=settings.handshake_deadline_s,
-        write_deadline_s=settings.write_deadline_s,
-        idle_s=settings.socket_idle_s,
-        ping_s=settings.socket_ping_s,
-        close_s=settings.close_deadline_s,
-    )
-
-
-def _front_limits(settings: Settings) -> FrontLimits:
-    return FrontLimits(
-        connections_max=settings.http_connections_max,
-        body_bytes_max=settings.request_body_bytes_max,
-        head_deadline_s=settings.handshake_deadline_s,
-        write_deadline_s=settings.write_deadline_s,
-        request_deadline_s=settings.request_deadline_s,
-    )
