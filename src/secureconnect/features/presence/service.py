@@ -7,7 +7,8 @@ to have gone, and who told it once is not contradicted. So a change is told by o
 While the store is away, or has just returned and does not know everybody again, answers are partial: this node's own users, and
 whatever the store has. Nothing is copied back: each node takes leases for the users that it has then, at a random moment within
 `REBUILD_S`. What changed meanwhile, or may have been changed by a call whose answer was lost, is news whatever the store says of
-it, and told again once all nodes had their time. News of an outage that every node forgot is lost: who asks learns it.
+it, and told once all nodes had their time; of whom something partial was told, the truth is told then. Changes on a node that
+died in an outage are told by nobody: who asks learns them.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Send(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _News:
-    is_there: bool
+    """`is_there` None: tell whatever is true."""
+
+    is_there: bool | None
     due_s: float
 
 
@@ -80,6 +83,8 @@ class Presence:
         self._now_s, self._send, self._random, self._generation = now_s, send, random, generation
         self._leasing = Leasing()
         self._news: dict[UserId, _News] = {}  # the newest last
+        self._doubtful: dict[UserId, None] = {}
+        """Those of whom something was told that only this node knew."""
         self._is_away = False
         self._seen_generation: int | None = None
         self._whole_at_s = -math.inf
@@ -171,6 +176,8 @@ class Presence:
         self._is_away = False
         self._whole_at_s = now_s + 2 * REBUILD_S
         self._again_at_s = now_s + self._random() * REBUILD_S
+        self._note(list(self._doubtful), is_there=None)
+        self._doubtful.clear()
 
     async def _expire(self) -> None:
         """Also the question whether the store is there, and still the one that it was."""
@@ -210,11 +217,12 @@ class Presence:
         self._note(change.came, is_there=True)
         self._note(change.went, is_there=False)
 
-    def _note(self, users: Sequence[UserId], *, is_there: bool) -> None:
-        news = _News(is_there, self._now_s() + DEBOUNCE_S)
+    def _note(self, users: Sequence[UserId], *, is_there: bool | None) -> None:
+        due_s = self._now_s() + DEBOUNCE_S
         for user in users:
-            self._news.pop(user, None)
-            self._news[user] = news
+            known = self._news.pop(user, None)
+            is_doubtful = known is not None and known.is_there is None
+            self._news[user] = _News(None if is_doubtful else is_there, due_s)
             if len(self._news) > NEWS_MAX:
                 del self._news[next(iter(self._news))]
                 self.dropped_total += 1
@@ -232,7 +240,7 @@ class Presence:
                 break
             due[user] = news
         for one in await self._look(list(due)):
-            if one.is_there == due[one.user].is_there:
+            if due[one.user].is_there in (None, one.is_there):
                 await self._tell_of(one)
             if self._news.get(one.user) is due[one.user]:
                 del self._news[one.user]
@@ -244,7 +252,12 @@ class Presence:
         return [Sighting(user, True) if self._leasing.is_here(user) else Sighting(user, False, now_us) for user in users]
 
     async def _tell_of(self, one: Sighting) -> None:
-        data = presence_object(one) | ({"partial": True} if self.is_partial else {})
+        data = presence_object(one)
+        if self.is_partial:
+            data["partial"] = True
+            self._doubtful[one.user] = None
+            if len(self._doubtful) > NEWS_MAX:
+                del self._doubtful[next(iter(self._doubtful))]
         for count, standing in enumerate(await self._access.conversations_of(one.user), 1):
             channel = conversation_channel(ConversationId(standing.rules.conversation))
             payload = encode({"event": "presence.changed", "channel": channel, "data": data})
