@@ -174,6 +174,7 @@ class Node:
             clock=ports.clock,
             now_s=trio.current_time,
             send=self.hub.send,
+            listeners=self.hub.members,
             random=ports.rng.random,
             generation=self.shared.generation,
         )

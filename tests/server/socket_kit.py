@@ -304,6 +304,7 @@ async def open_world(limits: GatewayLimits | None = None, *, members: Sequence[s
         clock=tokens.clock,
         now_s=trio.current_time,
         send=hub.send,
+        listeners=hub.members,
         random=lambda: 0.5,
     )
     gateway = Gateway(

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from secureconnect.errors import Unavailable
+from secureconnect.errors import SecureConnectError
 from secureconnect.features.presence.service import Presence
 
 ROUND_S: Final = 0.5
@@ -34,14 +34,14 @@ async def run_presence(presence: Presence, *, random: Callable[[], float], deadl
                 if scope.cancelled_caught:
                     presence.failed()
     finally:
-        with trio.move_on_after(FAREWELL_S, shield=True), suppress(Unavailable):
+        with trio.move_on_after(FAREWELL_S, shield=True), suppress(SecureConnectError):
             await presence.farewell()
 
 
 async def _tell(presence: Presence, random: Callable[[], float], deadline_s: float) -> None:
     while True:
         await _pause(random)
-        with trio.move_on_after(deadline_s), suppress(Unavailable):  # the next round tells it
+        with trio.move_on_after(deadline_s), suppress(SecureConnectError):  # the next round tells it
             await presence.tell()
 
 

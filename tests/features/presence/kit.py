@@ -127,6 +127,8 @@ class House:
     def __init__(self, store: LeaseStore, time: Time, *, generation: Callable[[], int] = int) -> None:
         self.store, self.time, self.told = store, time, list[Told]()
         self.members = Members({"lunch": [ANN, BOB]})
+        self.listeners = 1
+        """In each channel."""
         self.nodes: dict[str, Presence] = {}
         self._generation = generation
 
@@ -146,6 +148,7 @@ class House:
             clock=self.time,
             now_s=self.time,
             send=send,
+            listeners=lambda channel: range(self.listeners),
             random=lambda: 0.5,
             generation=self._generation,
         )

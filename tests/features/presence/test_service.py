@@ -11,7 +11,7 @@ from secureconnect.backends.memory.leases import MemoryLeaseStore
 from secureconnect.errors import BackendDown
 from secureconnect.features.presence import service
 from secureconnect.features.presence.leasing import LINGER_S
-from secureconnect.features.presence.service import DEBOUNCE_S, EXPIRE_S, REBUILD_S, VISIT_S, Presence
+from secureconnect.features.presence.service import DEBOUNCE_S, EXPIRE_S, LISTENERS_MAX, REBUILD_S, VISIT_S, Presence
 from secureconnect.features.presence.store import LEASE_S, RENEW_S, Sighting
 from secureconnect.ids import UserId
 from secureconnect.ports import rfc3339
@@ -232,6 +232,18 @@ async def test_many_are_told_of_at_a_measured_pace(house: House, n1: Presence, m
         assert house.heard() == [(f"u{n}", "online") for n in pair]
         await house.wait(0.5)
     assert n1.dropped_total == 1
+
+
+async def test_in_crowded_rooms_fewer_are_told_of_at_once(house: House, n1: Presence) -> None:
+    users = [UserId(f"u{n}") for n in range(5)]
+    house.members.conversations = {"lunch": users}
+    house.listeners = LISTENERS_MAX // 2
+    for user in users:
+        n1.arrived(user)
+    await house.wait(0.5 + DEBOUNCE_S)
+    for pair in ((0, 1), (2, 3), (4,)):
+        assert house.heard() == [(f"u{n}", "online") for n in pair]
+        await house.wait(0.5)
 
 
 # -- visits

@@ -39,6 +39,8 @@ REBUILD_S: Final = 5.0
 """Within this after the store's return every node has noticed it, and within as much again taken its leases."""
 TOLD_MAX: Final = 64
 """Users told of in one go: each costs a question to the database. After a return everybody is told of again, at this pace."""
+LISTENERS_MAX: Final = 10_000
+"""Events written on this node in one go, some 10 ms: when a group of 1,000 comes back at once, each of them is told of each."""
 NEWS_MAX: Final = 10_000
 """Full: the oldest is dropped, and who asks learns it."""
 VISITS: Final = "visits"
@@ -69,18 +71,21 @@ class _News:
 class Presence:
     """`now_s` is monotonic time in seconds. `generation()` grows whenever the store was lost and has come back.
 
+    `listeners`: who has a channel open on this node (`Hub.members`). `random()` is uniform in [0, 1).
+
     `lease` and `tell` are called again and again by one task each (`backends.presence`); the rest may be called at any time.
     """
 
     def __init__(
         self, store: LeaseStore, access: Access, *, node: NodeId, clock: Clock, now_s: Callable[[], float], send: Send,
-        random: Callable[[], float], generation: Callable[[], int] = int,
+        listeners: Callable[[str], Sequence[object]], random: Callable[[], float], generation: Callable[[], int] = int,
     ) -> None:  # fmt: skip
         self.told_total = 0
         self.dropped_total = 0
         """News that nobody was told, for want of room."""
         self._store, self._access, self._node, self._clock = store, access, node, clock
         self._now_s, self._send, self._random, self._generation = now_s, send, random, generation
+        self._listeners = listeners
         self._leasing = Leasing()
         self._news: dict[UserId, _News] = {}  # the newest last
         self._doubtful: dict[UserId, None] = {}
@@ -239,11 +244,14 @@ class Presence:
             if news.due_s > now_s or len(due) >= TOLD_MAX:
                 break
             due[user] = news
+        written = 0
         for one in await self._look(list(due)):
             if due[one.user].is_there in (None, one.is_there):
-                await self._tell_of(one)
+                written += await self._tell_of(one)
             if self._news.get(one.user) is due[one.user]:
                 del self._news[one.user]
+            if written >= LISTENERS_MAX:
+                break
 
     async def _look(self, users: Sequence[UserId]) -> Sequence[Sighting]:
         if not users or not self._is_away:
@@ -251,7 +259,9 @@ class Presence:
         now_us = self._clock.now_us()
         return [Sighting(user, True) if self._leasing.is_here(user) else Sighting(user, False, now_us) for user in users]
 
-    async def _tell_of(self, one: Sighting) -> None:
+    async def _tell_of(self, one: Sighting) -> int:
+        """To how many here."""
+        written = 0
         data = presence_object(one)
         if self.is_partial:
             data["partial"] = True
@@ -260,11 +270,13 @@ class Presence:
                 del self._doubtful[next(iter(self._doubtful))]
         for count, standing in enumerate(await self._access.conversations_of(one.user), 1):
             channel = conversation_channel(ConversationId(standing.rules.conversation))
+            written += len(self._listeners(channel))
             payload = encode({"event": "presence.changed", "channel": channel, "data": data})
             self._send(channel, Frame(payload, channel, "presence.changed"), coalesce=f"presence:{one.user}")
             if count % BREATH == 0:
                 await checkpoint()
         self.told_total += 1
+        return written
 
 
 def presence_object(one: Sighting) -> dict[str, object]:
