@@ -7,7 +7,7 @@ The map of the house. Arrows point inward: a room knows only what stands below i
     asgi                 the pages and every operation as an ASGI app, for who mounts it elsewhere
     server/              the edge: port, HTTP, sockets, polling; one table of operations, one dispatch with one deadline
     backends/            how we speak to things: sql (SQLite, PostgreSQL), redis, memory, system (clock, chance, threads)
-    features/            the rules, one room each: log and access (what the others stand on), auth, conversations, messages
+    features/            the rules, one room each: log and access (under the others), auth, conversations, messages, presence
     hub/                 a library: channels, feeds, fan-out, outboxes; knows nothing of the rest
     resilience/          a library: deadlines, bulkheads, retries, breakers around calls that may fail
     observe/             logs, figures, what is degraded

@@ -20,6 +20,7 @@ from secureconnect.backends.bundle import Bundle, Shared, Watched
 from secureconnect.backends.deadlines import within_deadline
 from secureconnect.backends.memory.lockout import MemoryLockoutStore
 from secureconnect.backends.memory.rates import MemoryRateStore
+from secureconnect.backends.presence import run_presence
 from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
 from secureconnect.errors import BackendDown, SecureConnectError, Unavailable
@@ -38,6 +39,7 @@ from secureconnect.features.log.lanes import Limits as LogLimits
 from secureconnect.features.log.service import Log
 from secureconnect.features.log.source import LogSource
 from secureconnect.features.messages.service import Messages
+from secureconnect.features.presence.service import Presence
 from secureconnect.features.rates.service import Rates
 from secureconnect.hub import Hub
 from secureconnect.ids import ConversationId, NodeId
@@ -58,6 +60,7 @@ from secureconnect.server.router import Router
 from secureconnect.server.routes import auth as auth_routes
 from secureconnect.server.routes import conversations as conversation_routes
 from secureconnect.server.routes import messages as message_routes
+from secureconnect.server.routes import presence as presence_routes
 from secureconnect.server.routes import system as system_routes
 from secureconnect.server.serve import Server
 from secureconnect.server.web import make_app
@@ -181,14 +184,26 @@ class Node:
             publish=self.hub.publish,
         )
         self.messages = Messages(self.log, self.access, clock=ports.clock, ids=ports.ids)
+        self.presence = Presence(
+            self.shared.leases,
+            self.access,
+            node=self.name,
+            clock=ports.clock,
+            now_s=trio.current_time,
+            send=self.hub.send,
+            listeners=self.hub.members,
+            random=ports.rng.random,
+            generation=self.shared.generation,
+        )
 
     def _make_faces(self) -> None:
         settings, clock, ids = self.settings, self._ports.clock, self._ports.ids
-        self.polls = polling.Polls(self.hub, self.access, clock, polls_max=settings.sockets_max)
+        self.polls = polling.Polls(self.hub, self.access, clock, polls_max=settings.sockets_max, attendance=self.presence)
         self.endpoints: Sequence[Endpoint] = (
             *auth_routes.endpoints(self.auth),
             *conversation_routes.endpoints(self.conversations),
             *message_routes.endpoints(self.messages),
+            *presence_routes.endpoints(self.presence),
             *polling.endpoints(self.polls),
             *system_routes.endpoints(self.health, lambda: self.endpoints, metrics_token=settings.metrics_token),
         )
@@ -216,6 +231,7 @@ class Node:
             limits=gateway_limits(settings),
             origins=origins,
             limiter=self.limiter,
+            attendance=self.presence,
         )
         self.web = make_app(self.exchange, body_bytes_max=settings.request_body_bytes_max)
         self.front = Front(
@@ -271,6 +287,7 @@ class Node:
             nursery.start_soon(self._follow, lambda: self.auth.follow_revocations(self._bundle.revocations))
             nursery.start_soon(self._follow, self.locks.follow)
             nursery.start_soon(self._follow, self.lockouts.bring_back)
+            nursery.start_soon(lambda: run_presence(self.presence, random=self._ports.rng.random))
             nursery.start_soon(self._purge)
             task_status.started()
 

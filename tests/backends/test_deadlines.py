@@ -38,8 +38,8 @@ PROTOCOLS: Mapping[str, type] = {
     "log": LogStore,
     "announcements": AnnouncementStore,
 }
-READERS = ("by_", "conversations_of", "credentials", "heads", "list_of", "locate", "member_ids", "message", "participants",
-           "pending", "read", "session", "since", "standing", "summary", "user")  # fmt: skip
+READERS = ("by_", "co_members", "conversations_of", "credentials", "heads", "list_of", "locate", "member_ids", "message",
+           "participants", "pending", "read", "session", "since", "standing", "summary", "user")  # fmt: skip
 """How the names of methods begin that change nothing."""
 
 

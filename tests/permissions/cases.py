@@ -166,6 +166,8 @@ PARAMS: Mapping[str, Params] = {
     "messages.edit": lambda scene: _message(scene) | {"content": "changed"},
     "messages.delete": _message,
     "messages.poll": _conversation,
+    "presence.read": lambda scene: {"user_ids": scene.world.people["bystander"].user_id},
+    "presence.say": lambda scene: {"online": True},
     "realtime.poll": lambda scene: {"channels": f"conversation:{scene.conversation}"},
     "system.livez": _nothing,
     "system.readyz": _nothing,

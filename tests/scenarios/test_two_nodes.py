@@ -100,6 +100,27 @@ async def test_what_one_node_stores_the_other_delivers_whatever_becomes_of_redis
         assert await texts(there, 1) == ["after its return"]
 
 
+async def test_who_comes_on_one_node_is_there_on_the_other(nodes: tuple[ServerProcess, ServerProcess]) -> None:
+    first, second = (Face(node.url) for node in nodes)
+    anna, bert = first.register("anna"), second.register("bert")
+    Face(nodes[0].url, anna["access_token"]).open_room(bert["user"]["user_id"])
+    anna_id = anna["user"]["user_id"]
+    async with connect(nodes[1].url, token=bert["access_token"]) as there:
+        async with connect(nodes[0].url, token=anna["access_token"]):
+            with trio.fail_after(FAR_S):
+                async for event in there.events():
+                    if event.name == "presence.changed" and event.data["user_id"] == anna_id:
+                        break
+            assert event.data == {"user_id": anna_id, "status": "online"}
+            answer = Face(nodes[1].url, bert["access_token"]).get(f"/v1/presence?user_ids={anna_id}")
+            assert answer.json()["data"] == {"presence": [{"user_id": anna_id, "status": "online"}]}
+        with trio.fail_after(FAR_S):
+            async for event in there.events():
+                if event.name == "presence.changed" and event.data["user_id"] == anna_id:
+                    break
+        assert (event.data["status"], "last_seen" in event.data) == ("offline", True)
+
+
 async def test_who_logs_out_on_one_node_is_out_on_the_other(nodes: tuple[ServerProcess, ServerProcess]) -> None:
     anna = Face(nodes[0].url).register("anna")
     here, there = (Face(node.url, anna["access_token"]) for node in nodes)

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
+from secureconnect.backends.memory.leases import MemoryLeaseStore
 from secureconnect.errors import BackendDown, NotAuthenticated
 from secureconnect.features.access.model import Membership, Rules, Standing
 from secureconnect.features.access.service import Access
 from secureconnect.features.auth.model import Identity
+from secureconnect.features.presence.service import Presence
 from secureconnect.hub import Frame, Hub, Item, Page, SourceAway
-from secureconnect.ids import ConversationId, SessionId, UserId, as_uuid, conversation_channel
+from secureconnect.ids import ConversationId, NodeId, SessionId, UserId, as_uuid, conversation_channel
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Context, Endpoint, NoParams
 from secureconnect.server.rate_limits import RateLimiter
@@ -96,6 +98,11 @@ class Members:
         await self._answer()
         return [self._standing(name, members, user) for name, members in self.conversations.items() if user in members]
 
+    async def co_members(self, user: UserId, among: Sequence[UserId]) -> Sequence[UserId]:
+        await self._answer()
+        mine = [members for members in self.conversations.values() if user in members]
+        return [other for other in among if any(other in members for members in mine)]
+
     async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()
         if self.gate is not None:
@@ -155,6 +162,8 @@ class World:
     gateway: Gateway
     dispatcher: Dispatcher
     access: Access
+    presence: Presence
+    """It is told of sockets; a test that wants more runs its tasks."""
     members: Members
     logs: Logs
     tokens: Tokens
@@ -291,6 +300,16 @@ async def open_world(
     access = Access(store, trio.current_time)
     hub = Hub(node="n1", sources={"conversation:": logs}, random=lambda: 0.5)
     dispatcher = Dispatcher(limiter=limiter)
+    presence = Presence(
+        MemoryLeaseStore(tokens.clock),
+        access,
+        node=NodeId("n1"),
+        clock=tokens.clock,
+        now_s=trio.current_time,
+        send=hub.send,
+        listeners=hub.members,
+        random=lambda: 0.5,
+    )
     gateway = Gateway(
         hub=hub,
         dispatcher=dispatcher,
@@ -303,13 +322,14 @@ async def open_world(
         node="n1",
         limits=limits or GatewayLimits(),
         limiter=limiter,
+        attendance=presence,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
         scope = trio.CancelScope()
         await nursery.start(_run_inside, scope, gateway)
         async with trio.open_nursery() as sockets:
-            yield World(hub, gateway, dispatcher, access, store, logs, tokens, sockets, scope, log, gates)
+            yield World(hub, gateway, dispatcher, access, presence, store, logs, tokens, sockets, scope, log, gates)
             sockets.cancel_scope.cancel()
         assert gateway.sockets == 0
         assert gateway.counters.unexpected == 0

@@ -23,7 +23,7 @@ class Poller:
 
     def __init__(self, world: World, token: str = "alice", *, polls_max: int = 1000, via: Via = "http") -> None:
         self.via = via
-        self.polls = polling.Polls(world.hub, world.access, world.tokens.clock, polls_max=polls_max)
+        self.polls = polling.Polls(world.hub, world.access, world.tokens.clock, polls_max=polls_max, attendance=world.presence)
         self.rows: Mapping[str, Endpoint] = {row.name: row for row in polling.endpoints(self.polls)}
         self._world = world
         self._token = token

@@ -40,6 +40,7 @@ from secureconnect.server.admission import (
     read_channels,
     read_signal,
 )
+from secureconnect.server.attendance import Attendance
 from secureconnect.server.endpoints import Context, Endpoint, Via
 from secureconnect.server.session import event
 from secureconnect.server.wire import encode
@@ -89,11 +90,15 @@ class PollResult(msgspec.Struct):
 class Polls:
     """The polls of one node."""
 
-    def __init__(self, hub: Hub, access: Access, clock: Clock, *, polls_max: int = POLLS_MAX) -> None:
+    def __init__(
+        self, hub: Hub, access: Access, clock: Clock, *, polls_max: int = POLLS_MAX, attendance: Attendance | None = None
+    ) -> None:
+        """`attendance` is told of each user's first and last poll here."""
         self._hub = hub
         self._access = access
         self._clock = clock
         self._polls_max = polls_max
+        self._attendance = attendance
         self._users: dict[UserId, dict[_Poll, None]] = {}
         self._is_ending = False
         self.waiting = 0
@@ -134,7 +139,7 @@ class Polls:
         if self._is_ending and context.via == "http":
             poll.end()
         self.waiting += 1
-        self._users.setdefault(me.user, {})[poll] = None
+        self._enter(me.user, poll)
         try:
             stage.at("join")
             await poll.join(self._access, names, after)
@@ -151,11 +156,19 @@ class Polls:
             raise NotAuthenticated("Token expired", code="TOKEN_EXPIRED")
         return _result(collector.payloads, {**poll.positions, **collector.positions})
 
+    def _enter(self, user: UserId, poll: _Poll) -> None:
+        of_user = self._users.setdefault(user, {})
+        if not of_user and self._attendance is not None:
+            self._attendance.arrived(user)
+        of_user[poll] = None
+
     def _forget(self, user: UserId, poll: _Poll) -> None:
         of_user = self._users[user]
         del of_user[poll]
         if not of_user:
             del self._users[user]
+            if self._attendance is not None:
+                self._attendance.left(user)
 
     def _session_ended(self, data: bytes) -> None:
         ended = read_signal(data, SessionEnded)

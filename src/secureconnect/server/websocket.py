@@ -24,6 +24,7 @@ from secureconnect.hub import Hub
 from secureconnect.ids import UserId, conversation_channel
 from secureconnect.ports import Clock, Ids, Transport
 from secureconnect.server.admission import MembershipChanged, SessionEnded, Start, read_signal
+from secureconnect.server.attendance import Attendance
 from secureconnect.server.connection import Connection, Shared
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
@@ -78,14 +79,19 @@ class Gateway:
         origins: Origins | None = None,
         limiter: RateLimiter | None = None,
         degraded: Callable[[], Mapping[str, object]] = dict,
+        attendance: Attendance | None = None,
     ) -> None:
-        """`authenticate` and `check` (of an identity known already) raise NotAuthenticated. `degraded`: for `hello`."""
+        """`authenticate` and `check` (of an identity known already) raise NotAuthenticated. `degraded`: for `hello`.
+
+        `attendance` is told of each user's first and last socket here.
+        """
         own = {row.name: row for row in socket_methods(hub, access, channels_max=limits.channels_max)}
         callable_here = {name: row for name, row in endpoints.items() if row.socket and not row.bare}
         self.counters = Counters()
         self._limits = limits
         self._origins = origins or Origins()
         self._limiter = limiter
+        self._attendance = attendance
         self._clock = clock
         self._ids = ids
         self._timers = Timers()
@@ -213,7 +219,10 @@ class Gateway:
             transport.abort()
 
     def _enter(self, socket: NativeSocket, identity: Identity) -> None:
-        self._users.setdefault(identity.user, {})[socket] = None
+        of_user = self._users.setdefault(identity.user, {})
+        if not of_user and self._attendance is not None:
+            self._attendance.arrived(identity.user)
+        of_user[socket] = None
 
     def _leave(self, socket: NativeSocket) -> None:
         socket.connection.release()
@@ -223,6 +232,8 @@ class Gateway:
             of_user.pop(socket, None)
             if not of_user:
                 del self._users[socket.identity.user]
+                if self._attendance is not None:
+                    self._attendance.left(socket.identity.user)
         self._left.set()
         self._closings.note(socket.connection.ended_by, connection_id=socket.id)
 

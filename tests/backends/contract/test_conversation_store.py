@@ -366,6 +366,14 @@ async def test_all_standings_of_a_user(house: House) -> None:
     assert await house.store.conversations_of(DAN) == []
 
 
+async def test_co_members_are_those_who_share_a_conversation(house: House) -> None:
+    await house.founded(member(ADA), member(BOB))
+    await house.founded(member(ADA), member(BOB), member(CYD), conversation=replace(GROUP, id=THERE))
+    assert sorted(await house.store.co_members(ADA, [DAN, CYD, BOB, BOB])) == [BOB, CYD]
+    assert await house.store.co_members(ADA, []) == []
+    assert await house.store.co_members(DAN, [ADA]) == []
+
+
 async def test_a_direct_conversation_shows_each_the_other(house: House) -> None:
     await house.founded(conversation=replace(GROUP, type="direct"))
     for me, other in ((ADA, BOB), (BOB, ADA)):

@@ -47,6 +47,10 @@ class Store:
         await trio.lowlevel.checkpoint()
         return []
 
+    async def co_members(self, user: UserId, among: Sequence[UserId]) -> Sequence[UserId]:
+        await trio.lowlevel.checkpoint()
+        return []
+
 
 class Now:
     seconds = 100.0

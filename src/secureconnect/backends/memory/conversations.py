@@ -150,6 +150,11 @@ class MemoryConversations:
         await checkpoint()
         return [_standing(room, user) for room in self._rooms.values() if user in room.members]
 
+    async def co_members(self, user: UserId, among: Sequence[UserId]) -> Sequence[UserId]:
+        await checkpoint()
+        mine = [room for room in self._rooms.values() if user in room.members]
+        return [other for other in dict.fromkeys(among) if any(other in room.members for room in mine)]
+
     async def _summary(self, room: Room, user: UserId) -> Summary:
         conversation = room.conversation
         role = room.members[user].role

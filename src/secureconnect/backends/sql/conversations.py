@@ -101,6 +101,14 @@ SELECT_STANDINGS_OF: Final = (
 """
 )
 SELECT_MEMBER_IDS: Final = "SELECT user_id FROM participants WHERE conversation_id = $1 ORDER BY joined_us, user_id"
+SELECT_CO_MEMBERS: Final = """
+    WITH asked (me, other) AS (VALUES {rows})
+    SELECT asked.other FROM asked WHERE EXISTS (
+        SELECT 1 FROM participants mine
+        JOIN participants theirs ON theirs.conversation_id = mine.conversation_id AND theirs.user_id = asked.other
+        WHERE mine.user_id = asked.me
+    )
+"""
 
 END_OF_TIME_US: Final = 2**63 - 1
 
@@ -157,6 +165,11 @@ class SqlConversations:
     async def conversations_of(self, user: UserId) -> Sequence[Standing]:
         rows = await self._engine.read(partial(_rows, SELECT_STANDINGS_OF, (user,)))
         return [_standing(row) for row in rows]
+
+    async def co_members(self, user: UserId, among: Sequence[UserId]) -> Sequence[UserId]:
+        pairs = [(user, other) for other in dict.fromkeys(among)]
+        rows = await self._engine.read(partial(in_bulk, SELECT_CO_MEMBERS, pairs))
+        return [UserId(str(other)) for (other,) in rows]
 
 
 def _create(conversation: Conversation, members: Sequence[NewMember], entry: NewEntry) -> Plan[bool]:

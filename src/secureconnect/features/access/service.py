@@ -72,6 +72,9 @@ class Access:
     async def conversations_of(self, user: UserId) -> Sequence[Standing]:
         return await self._store.conversations_of(user)
 
+    async def co_members(self, user: UserId, among: Sequence[UserId]) -> Sequence[UserId]:
+        return await self._store.co_members(user, among)
+
     def forget(self, conversation: ConversationId) -> None:
         """Membership or rules of `conversation` changed: ask again."""
         self._changes += 1

@@ -23,3 +23,7 @@ class AccessStore(Protocol):
     async def conversations_of(self, user: UserId) -> Sequence[Standing]:
         """Every conversation that `user` is a member of, in no promised order (for `subscribe all`). Raises: BackendDown."""
         ...
+
+    async def co_members(self, user: UserId, among: Sequence[UserId]) -> Sequence[UserId]:
+        """Those `among` these who share a conversation with `user`, each once, in no promised order. Raises: BackendDown."""
+        ...

@@ -17,6 +17,8 @@ RENEW_S: Final = 30.0
 """A lease survives two lost renewals. Renewals, those after a return of the store above all, are spread over this by jitter."""
 USERS_MAX: Final = 256
 """In one call; a few hundred µs of the store's time."""
+GONE_MAX: Final = 100_000
+"""Users of whom it is kept when they went, about 130 bytes each; who went longest ago is forgotten first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,19 @@ class Change:
     went: Sequence[UserId] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What the store knows of a user. `went_us`: wall time at which the last lease ended; None: she is there, or nobody knows."""
+
+    user: UserId
+    is_there: bool
+    went_us: int | None = None
+
+
 class LeaseStore(Protocol):
     """Leases by user and node, on the store's clock. Each method is atomic, takes ≤ `USERS_MAX` users, raises Unavailable.
 
-    Cancellation and OutcomeUnknown: it may have been done, and then nobody learnt of the change; whoever asks `present` does.
+    Cancellation and OutcomeUnknown: it may have been done, and then nobody learnt of the change; whoever asks `look` does.
     """
 
     async def hold(self, node: str, users: Sequence[UserId], *, lease_s: float = LEASE_S) -> Change:
@@ -45,6 +56,6 @@ class LeaseStore(Protocol):
         """Remove up to `USERS_MAX` leases that are due. Called by every node now and then; each lease is removed by one."""
         ...
 
-    async def present(self, users: Sequence[UserId]) -> Sequence[UserId]:
-        """Those who are there, in the order asked."""
+    async def look(self, users: Sequence[UserId]) -> Sequence[Sighting]:
+        """Each of these, in the order asked."""
         ...
