@@ -117,6 +117,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             rate="register",
             status=201,
             aliases=_FULL_NAME,
+            features=("login", "rate_limits"),
             summary="Create an account and log in. Without a username one is made from the display name.",
         ),
         Endpoint(
@@ -129,6 +130,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             errors=(NotAuthenticated,),
             permission="public",
             rate="login",
+            features=("login", "lockout", "rate_limits"),
             summary="Log in with e-mail and password.",
         ),
         Endpoint(
@@ -141,6 +143,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             errors=(NotAuthenticated,),
             permission="public",
             rate="refresh",
+            features=("refresh",),
             summary="Exchange the refresh token. A client_refresh_id makes repeating it safe for 60 s.",
         ),
         Endpoint(
@@ -151,6 +154,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             call=routes.logout,
             result=Message,
             rate="account",
+            features=("login",),
             summary="End the session of this token; its sockets are closed.",
         ),
         Endpoint(
@@ -171,6 +175,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             call=routes.sessions,
             result=SessionList,
             rate="account",
+            features=("login",),
             summary="The user's living login sessions, the one used last first.",
         ),
         Endpoint(
@@ -181,6 +186,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             call=routes.session_end,
             result=Message,
             rate="account",
+            features=("login",),
             summary="End one of the user's login sessions.",
         ),
     ]
