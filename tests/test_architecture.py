@@ -147,7 +147,7 @@ def test_features_meet_only_through_their_models() -> None:
     assert wrong == []
 
 
-LIBRARIES = {"hub", "resilience"}
+LIBRARIES = {"hub", "resilience", "fallback"}
 """Rooms that others embed without the rest."""
 
 

@@ -9,6 +9,7 @@ The map of the house. Arrows point inward: a room knows only what stands below i
     backends/            how we speak to things: sql (SQLite, PostgreSQL), redis, memory, system (clock, chance, threads)
     features/            the rules, one room each: log and access (under the others), auth, conversations, messages, presence
     hub/                 a library: channels, feeds, fan-out, outboxes; knows nothing of the rest
+    fallback/            a library: what happens to each kind of data while its home is away, and what is told of that
     resilience/          a library: deadlines, bulkheads, retries, breakers around calls that may fail
     observe/             logs, figures, what is degraded
     config/              all settings     errors  the exception tree     ids  typed identifiers     ports  time, chance, bytes

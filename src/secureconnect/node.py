@@ -24,6 +24,7 @@ from secureconnect.backends.presence import run_presence
 from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
 from secureconnect.errors import BackendDown, SecureConnectError, Unavailable
+from secureconnect.fallback import HOMES, Degradation, Home
 from secureconnect.features.access.service import Access
 from secureconnect.features.auth.model import Identity
 from secureconnect.features.auth.passwords import Cost, Passwords
@@ -46,9 +47,9 @@ from secureconnect.ids import ConversationId, NodeId
 from secureconnect.observe.metrics import Metrics
 from secureconnect.observe.status import FeatureStatus
 from secureconnect.ports import Blocking, Clock, Ids, Listener, Rng
-from secureconnect.resilience import figures
 from secureconnect.server import polling
 from secureconnect.server.bounds import front_limits, gateway_limits, hub_limits, rates_of
+from secureconnect.server.degraded import Board, shown
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Context, Endpoint
 from secureconnect.server.exchange import Exchange
@@ -63,6 +64,7 @@ from secureconnect.server.routes import messages as message_routes
 from secureconnect.server.routes import presence as presence_routes
 from secureconnect.server.routes import system as system_routes
 from secureconnect.server.serve import Server
+from secureconnect.server.telling import Telling
 from secureconnect.server.web import make_app
 from secureconnect.server.websocket import Gateway
 from secureconnect.server.wire import Response
@@ -111,9 +113,18 @@ class Node:
         self.name, self.settings, self.shared = name, settings, shared
         self._bundle, self._ports = bundle, ports
         self._is_waiting = False
+        self.watched: Mapping[str, Watched] = {one.name: one for one in (bundle.watched, *shared.watched)}
+        self.dependencies = {name: _dependency(one) for name, one in self.watched.items()}
+        self.status = FeatureStatus()
+        self.degradation = Degradation(
+            [home for home, name in HOMES.items() if name in self.watched],
+            self.status,
+            now_s=trio.current_time,
+            now_us=ports.clock.now_us,
+        )
         self.server: Server | None = None
         self.metrics = Metrics()
-        self.readiness = Readiness()
+        self.readiness = Readiness(is_cut_off=lambda: self.degradation.is_cut_off(self.hub.others_lack()))
         self.hub = Hub(
             node=name,
             random=ports.rng.random,
@@ -122,27 +133,26 @@ class Node:
             bus=shared.bus,
             digests=bundle.digests,
             epoch=epoch,
+            lacks=self.degradation.lacks,
         )
         self._make_features(secret, password_cost)
-        self.watched: Mapping[str, Watched] = {one.name: one for one in (bundle.watched, *shared.watched)}
-        self.dependencies = {name: _dependency(one) for name, one in self.watched.items()}
-        self.status = FeatureStatus()
         self.health = NodeHealth(
             name,
             __version__,
             ports.clock,
             self.readiness,
             self.dependencies,
-            self._queues,
-            self._ledger,
+            lambda: self.telling.queues(),
+            lambda: self.telling.ledger(),
             lambda: {**process(), "sockets": self.gateway.sockets},
             self.metrics.render,
+            lambda: shown(self.status.degraded),
         )
         rates = Rates(rates_of(settings), MemoryRateStore(ports.clock), shared=shared.rates, nodes=lambda: 1 + self.hub.others)
         self.limiter = RateLimiter(rates, ports.clock, is_on=settings.rate_limits)
         self.dispatcher = Dispatcher(request_deadline_s=settings.request_deadline_s, limiter=self.limiter, observe=self._answered)
         self._make_faces()
-        self._watch()
+        self._tell_of_itself()
 
     def _make_features(self, secret: bytes, password_cost: Cost) -> None:
         bundle, ports, settings = self._bundle, self._ports, self.settings
@@ -198,7 +208,9 @@ class Node:
 
     def _make_faces(self) -> None:
         settings, clock, ids = self.settings, self._ports.clock, self._ports.ids
-        self.polls = polling.Polls(self.hub, self.access, clock, polls_max=settings.sockets_max, attendance=self.presence)
+        self.polls = polling.Polls(
+            self.hub, self.access, clock, polls_max=settings.sockets_max, board=self._board, attendance=self.presence
+        )
         self.endpoints: Sequence[Endpoint] = (
             *auth_routes.endpoints(self.auth),
             *conversation_routes.endpoints(self.conversations),
@@ -217,6 +229,7 @@ class Node:
             ids=ids,
             origins=origins,
             proxies=TrustedProxies(settings.trusted_proxies),
+            board=self._board,
         )
         self.gateway = Gateway(
             hub=self.hub,
@@ -232,6 +245,7 @@ class Node:
             origins=origins,
             limiter=self.limiter,
             attendance=self.presence,
+            board=self._board,
         )
         self.web = make_app(self.exchange, body_bytes_max=settings.request_body_bytes_max)
         self.front = Front(
@@ -282,12 +296,13 @@ class Node:
             await nursery.start(self.hub.run)
             await nursery.start(lambda task_status: run_appends(self.log.pipeline, deadlines=deadlines, task_status=task_status))
             nursery.start_soon(lambda: run_announcements(self.announcer, deadlines=deadlines))
-            for name, watched in self.watched.items():
-                await nursery.start(self._prober(self.dependencies[name], watched).run)
             nursery.start_soon(self._follow, lambda: self.auth.follow_revocations(self._bundle.revocations))
             nursery.start_soon(self._follow, self.locks.follow)
             nursery.start_soon(self._follow, self.lockouts.bring_back)
             nursery.start_soon(lambda: run_presence(self.presence, random=self._ports.rng.random))
+            for home in self.degradation.switches:
+                if home in self.watched:
+                    await nursery.start(self._prober(home).run)
             nursery.start_soon(self._purge)
             task_status.started()
 
@@ -311,11 +326,18 @@ class Node:
             raise BackendDown("sql", "This node has not reached its database yet", retry_after_s=WAIT_S)
         return self.auth.verify(token)
 
-    def _prober(self, dependency: Dependency, watched: Watched) -> Prober:
+    def _prober(self, home: Home) -> Prober:
+        dependency, watched = self.dependencies[home], self.watched[home]
         clock, stack, random = self._ports.clock, watched.stack, self._ports.rng.random
+        attempt_s = stack.policy.attempt_s if stack is not None else self.settings.store_attempt_deadline_s
+
+        def told(seconds: float | None) -> None:  # slower than a call may be is not well, whatever health calls it
+            is_well = seconds is not None and seconds <= attempt_s
+            self.degradation.probed(home, is_well=is_well, is_down=dependency.state == "down")
+
         if stack is None:
-            return Prober(dependency, watched.probe, clock)
-        return Prober(dependency, watched.probe, clock, pause_s=lambda: stack.breaker.pause_s(random()))
+            return Prober(dependency, watched.probe, clock, told=told)
+        return Prober(dependency, watched.probe, clock, pause_s=lambda: stack.breaker.pause_s(random()), told=told)
 
     async def _follow(self, look: Callable[[], Awaitable[object]]) -> None:
         """What other nodes, or a command line, did and no signal told; what could not be told them."""
@@ -337,62 +359,30 @@ class Node:
         self.access.forget(ConversationId(json.loads(data)["conversation_id"]))
 
     # -- what it tells of itself
-    def _answered(self, endpoint: Endpoint, context: Context, response: Response, seconds: float) -> None:
-        method = endpoint.method if context.via == "http" else "SOCKET"
-        self.metrics.answered(method=method, endpoint=endpoint.path, status=response.status, seconds=seconds)
-
-    def _queues(self) -> Mapping[str, object]:
-        hub = self.hub.statistics()
-        own = {
-            "hub_channels": {"depth": hub.queued_max, "bound": hub.queue_max, "full_total": hub.full_total},
-            "hub_bytes": {"depth": hub.queued_bytes, "bound": hub.queue_bytes_max, "full_total": hub.full_total},
-            "sockets": {
-                "depth": self.gateway.sockets,
-                "bound": self.settings.sockets_max,
-                "full_total": self.gateway.counters.refused,
-            },
-            "http_connections": {
-                "depth": self.front.connections,
-                "bound": self.settings.http_connections_max,
-                "full_total": self.front.counters.refused,
-            },
-            "polls": {"depth": self.polls.waiting, "bound": self.settings.sockets_max, "full_total": 0},
-        }
-        return {**own, **self._bundle.queues()}
-
-    def _ledger(self) -> Mapping[str, object]:
-        ledger = self.hub.ledger
-        return {
-            "published": ledger.published,
-            "delivered": ledger.delivered,
-            "dropped": dict(ledger.dropped),
-            "pending": ledger.pending,
-            "replayed": ledger.replayed,
-            "polled": ledger.polled,
-        }
-
-    def _watch(self) -> None:
-        for name, read in figures({name: one.stack for name, one in self.watched.items() if one.stack is not None}).items():
-            self.metrics.watch(name, read)
-        watch, ledger, counters = self.metrics.watch, self.hub.ledger, self.dispatcher.counters
-        watch("request_timeout_total", lambda: counters.timeouts)
-        watch("secureconnect_unexpected_exceptions_total", self.unexpected)
-        watch("secureconnect_http_connections", lambda: self.front.connections)
-        watch("secureconnect_http_connections_refused_total", lambda: self.front.counters.refused)
-        watch("secureconnect_http_refused_total", lambda: dict(self.exchange.refused))
-        watch("secureconnect_http_malformed_total", lambda: dict(self.front.counters.malformed))
+    def _tell_of_itself(self) -> None:
+        self.telling = Telling(
+            self.settings, self.hub, self.dispatcher, self.exchange, self.front, self.gateway, self.polls, self.status,
+            self.dependencies, self._bundle.queues,
+        )  # fmt: skip
+        stacks = {name: one.stack for name, one in self.watched.items() if one.stack is not None}
+        self.telling.watch(self.metrics, stacks, unexpected=self.unexpected)
+        watch = self.metrics.watch
         watch("secureconnect_rate_limited_total", lambda: dict(self.limiter.refused))
         watch("secureconnect_rate_limits_local_total", lambda: self.limiter.rates.local_total)
         watch("auth_account_locked_total", lambda: self.lockouts.locked_total)
-        watch("websocket_connections", lambda: self.gateway.sockets)
-        watch("chat_websocket_disconnection_total", lambda: dict(self.gateway.counters.closed))
-        watch("chat_client_message_dropped_total", lambda: dict(ledger.dropped))
-        watch("secureconnect_ledger_published_total", lambda: ledger.published)
-        watch("secureconnect_ledger_delivered_total", lambda: ledger.delivered)
-        watch("secureconnect_ledger_pending", lambda: ledger.pending)
-        watch("secureconnect_ledger_replayed_total", lambda: ledger.replayed)
-        watch("secureconnect_ledger_polled_total", lambda: ledger.polled)
-        watch("chat_broadcast_channel_length", lambda: self.hub.statistics().queued)
+        for home, name in HOMES.items():
+            if home == name and name in stacks:
+                self.degradation.watch_stack(home, stacks[name])
+        if "bus" in self.degradation.switches:
+            self.degradation.watch_bus(self.hub)
+        self.status.listen(self.gateway.board_changed)
+
+    def _board(self) -> Board:
+        return self.status.degraded
+
+    def _answered(self, endpoint: Endpoint, context: Context, response: Response, seconds: float) -> None:
+        method = endpoint.method if context.via == "http" else "SOCKET"
+        self.metrics.answered(method=method, endpoint=endpoint.path, status=response.status, seconds=seconds)
 
     def unexpected(self) -> int:
         """Exceptions since the start that are bugs: each was logged, answered, and ended nobody else."""

@@ -13,7 +13,9 @@ ORIGINAL = {
     "http_requests_total", "http_request_duration_seconds", "request_timeout_total", "websocket_connections",
     "chat_message_created_total", "chat_message_persisted_total", "chat_message_published_total",
     "chat_client_message_dropped_total", "auth_login_success_total", "auth_login_failed_total", "auth_logout_total",
-    "auth_refresh_token_success_total", "auth_refresh_token_invalid_total",
+    "auth_refresh_token_success_total", "auth_refresh_token_invalid_total", "db_connections_active", "db_connections_idle",
+    "db_connections_in_use", "redis_available", "redis_degraded_mode", "redis_health_check_total", "redis_unavailable_total",
+    "chat_redis_subscription_active", "chat_redis_publish_error_total",
 }  # fmt: skip
 
 
@@ -74,7 +76,9 @@ def test_a_name_that_is_not_declared_is_a_programmers_error() -> None:
 
 def test_the_names_of_the_original_are_kept_and_own_names_carry_the_prefix() -> None:
     assert ORIGINAL - set(FIGURES) == {"http_requests_total", "http_request_duration_seconds"}
-    own = [name for name in FIGURES if not name.startswith(("http_", "request_", "websocket_", "chat_", "auth_"))]
+    own = [
+        name for name in FIGURES if not name.startswith(("http_", "request_", "websocket_", "chat_", "auth_", "db_", "redis_"))
+    ]
     assert [name for name in own if not name.startswith("secureconnect_")] == []
 
 

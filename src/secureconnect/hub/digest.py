@@ -18,7 +18,7 @@ Signals ride along, each in as many digests as a head.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -75,6 +75,8 @@ class Digest(msgspec.Struct, frozen=True, array_like=True, tag="digest"):
     heads: tuple[tuple[str, int], ...] = ()
     signals: tuple[tuple[int, str, bytes], ...] = ()
     full: bool = False
+    lacks: tuple[str, ...] = ()
+    """What this node has to do without, in the words of whoever embeds the hub."""
 
 
 @dataclass(slots=True)
@@ -84,6 +86,7 @@ class Author:
     node: str
     epoch: int
     number: int = 0
+    lacks: Callable[[], tuple[str, ...]] = tuple
     _heads: dict[str, tuple[int, int]] = field(default_factory=dict)  # channel -> tail, digests left; newest last
     _signals: dict[int, tuple[str, bytes, int]] = field(default_factory=dict)  # number -> name, data, digests left
     _forgot: bool = False
@@ -111,7 +114,7 @@ class Author:
         self._heads = {channel: (tail, left - 1) for channel, (tail, left) in self._heads.items() if left > 1}
         self._signals = {number: (name, data, left - 1) for number, (name, data, left) in self._signals.items() if left > 1}
         self._forgot = False
-        return Digest(self.node, self.epoch, self.number, heads[-HEADS_MAX:], signals, full)
+        return Digest(self.node, self.epoch, self.number, heads[-HEADS_MAX:], signals, full, self.lacks())
 
 
 @dataclass(slots=True)
@@ -126,6 +129,13 @@ class Other:
     """When it was last heard of, on bus or table."""
     heard: int = 0
     """The highest number on the bus. Far above `number`: a gap that the table, else a sweep, must fill."""
+    lacks: tuple[str, ...] = ()
+    _lacked: int = 0  # the number of the digest that said so
+
+    def says(self, digest: Digest) -> None:
+        """The newest word counts, whichever way it came."""
+        if digest.number >= self._lacked:
+            self._lacked, self.lacks = digest.number, digest.lacks
 
     @property
     def is_behind(self) -> bool:
@@ -172,6 +182,8 @@ class Reader:
             self._met(digest, now, by_bus=by_bus, again=other is not None)
         elif digest.epoch == other.epoch:
             self._continued(other, digest, now, by_bus=by_bus)
+        if digest.epoch == self.others[digest.node].epoch:
+            self.others[digest.node].says(digest)
         self._asked += digest.full
         return digest.heads
 
@@ -198,6 +210,10 @@ class Reader:
     def silent(self, now: float) -> list[str]:
         """The nodes that the bus no longer brings."""
         return [name for name, other in self.others.items() if now - other.on_bus_at > SILENT_S]
+
+    def lacked(self, now: float) -> list[tuple[str, ...]]:
+        """What each other node lacks that was heard of lately, on bus or table."""
+        return [other.lacks for other in self.others.values() if now - other.known_at <= SILENT_S]
 
     def wants_table(self, now: float) -> bool:
         return self.is_deaf(now) or bool(self.silent(now)) or any(other.is_behind for other in self.others.values())

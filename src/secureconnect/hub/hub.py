@@ -45,12 +45,13 @@ class Hub:
 
     `node`: a name that no other node on the bus has. `epoch`: of this start of the node, larger than that of every earlier one.
     `sources`: the logs, by the beginning of the channels' names. `bus`, `digests`: how nodes hear of each other; None: alone.
-    `random`: uniform in [0, 1), for jitter.
+    `random`: uniform in [0, 1), for jitter. `lacks`: what this node has to do without, told to the others each second.
     """
 
     def __init__(
         self, *, node: str, random: Callable[[], float], limits: Limits | None = None,
         sources: Mapping[str, Source] | None = None, bus: Bus | None = None, digests: DigestTable | None = None, epoch: int = 0,
+        lacks: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:  # fmt: skip
         self.node = node
         self.epoch = epoch
@@ -65,8 +66,14 @@ class Hub:
         )
         self._replays = Replays(self._channels, self.ledger, limits, self._errands, random=random)
         self._signals = Signals()
+        self._on_bus: list[Callable[[bool], None]] = []
         self._watch = Watch(
-            Author(node, epoch), self._channels, signals=self._signals, table=digests, errands=self._errands, limits=limits
+            Author(node, epoch, lacks=lacks),
+            self._channels,
+            signals=self._signals,
+            table=digests,
+            errands=self._errands,
+            limits=limits,
         )
         self._relay = None
         if bus is not None:
@@ -74,6 +81,7 @@ class Hub:
                 node, bus, self._channels, signals=self._signals, on_digest=self._watch.hear, limits=limits, random=random
             )
             self._watch.relay = self._relay
+            self._watch.on_bus = self._relay.on_bus = self._tell_of_bus
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Own every task of the hub. What was asked for before, is done. Cancellation: ends them; nothing more is delivered."""
@@ -144,6 +152,15 @@ class Hub:
         """Call `handler(data)` for every signal of this name, synchronously. It must not raise."""
         self._signals.on(name, handler)
 
+    def on_bus(self, listener: Callable[[bool], None]) -> None:
+        """Call `listener(False)` whenever the bus refused, ended or lost something, `listener(True)` for each own word that came
+        back over it, about once a second; neither while nobody else is on it. It must not raise."""
+        self._on_bus.append(listener)
+
+    def others_lack(self) -> list[tuple[str, ...]]:
+        """What each other node that was heard lately, on the bus or in the table, has to do without."""
+        return self._watch.reader.lacked(anyio.current_time())
+
     # -- connections
 
     def connect(self, sink: Sink, *, polls: bool = False) -> Peer:
@@ -197,6 +214,10 @@ class Hub:
         )
 
     # -- inside
+
+    def _tell_of_bus(self, is_well: bool) -> None:
+        for listener in self._on_bus:
+            listener(is_well)
 
     @property
     def _is_heard(self) -> bool:

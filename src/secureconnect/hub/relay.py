@@ -153,6 +153,7 @@ class Relay:
         self._limits, self._random = limits, random
         self._tuning = Tuning()
         self._is_away = False
+        self.on_bus: Callable[[bool], None] = lambda is_well: None
         self._publishes: anyio.Event | None = None
         self._tunes: anyio.Event | None = None
         self._link_scope: anyio.CancelScope | None = None
@@ -181,6 +182,7 @@ class Relay:
                     await self.bus.publish(topic, encode(self._prefix, bodies))
             except (BusAway, TimeoutError):
                 self.failed += 1
+                self.on_bus(False)
 
     # -- in
 
@@ -222,6 +224,7 @@ class Relay:
 
     def _lost_link(self) -> None:
         self.link, self._is_away = None, True
+        self.on_bus(False)
         self._tuning.start_over()
         for channel in list(self._tuning.wanted.values()):
             if channel is not None:

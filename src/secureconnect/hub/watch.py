@@ -5,7 +5,7 @@ It runs with and without a bus: a node that is alone still sweeps once for the w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import anyio
@@ -37,6 +37,7 @@ class Watch:
         self.rows_failed = self.rows_unknown = 0
         self._channels, self._signals, self._table = channels, signals, table
         self._errands, self._limits = errands, limits
+        self.on_bus: Callable[[bool], None] = lambda is_well: None
 
     def begin(self) -> None:
         """The node starts now."""
@@ -46,6 +47,8 @@ class Watch:
         """A digest arrived."""
         self._hint(self.reader.hear(digest, anyio.current_time(), by_bus=by_bus))
         self._act(digest)
+        if by_bus and (digest.node, digest.epoch) == (self.author.node, self.author.epoch):
+            self.on_bus(True)  # there and back: both of the bus's ways work
 
     def _act(self, digest: Digest) -> None:
         if digest.node != self.author.node:
@@ -92,8 +95,10 @@ class Watch:
                 self.reader.alone(now)
         elif relay.bus.alone:
             self.reader.alone(now)
-        elif self.reader.is_deaf(now) and relay.link is not None and now - relay.linked_at > SILENT_S:
-            relay.relink()
+        elif self.reader.is_deaf(now):
+            self.on_bus(False)
+            if relay.link is not None and now - relay.linked_at > SILENT_S:
+                relay.relink()
 
     async def _read_table(self) -> None:
         if self._table is None:

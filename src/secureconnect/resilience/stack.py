@@ -13,12 +13,13 @@ from typing import Final, TypeVar
 
 import anyio
 
-from secureconnect.errors import DeadlineExceeded, OutcomeUnknown
+from secureconnect.errors import BreakerOpen, DeadlineExceeded, OutcomeUnknown
 
 from . import breaker, retry
 from .breaker import Breaker
 from .bulkhead import Bulkhead, Lane
 from .deadline import Deadline
+from .errors import OutOfTime
 from .retry import Budget, Retry
 
 T = TypeVar("T")
@@ -120,6 +121,16 @@ class Stack:
         self.retry = Retry(policy.retry, random=random, budget=Budget(share=policy.retry_share))
         self.breaker = Breaker(name, policy.breaker)
         self.attempt = Deadline(policy.attempt_s, name)
+        self.refused_total = 0
+        """Calls that the dependency did not serve."""
+        self._on_refusal: list[Callable[[], None]] = []
+
+    def on_refusal(self, listener: Callable[[], None]) -> None:
+        """`listener` is told of each call that the dependency did not serve, before its caller is. It must not block or raise.
+
+        A queue of our own that is full, and a caller's time that was over, say nothing of the dependency.
+        """
+        self._on_refusal.append(listener)
 
     async def __call__(self, call: Callable[[], Awaitable[T]], *, lane: str, changes: bool, is_repeatable: bool) -> T:
         """Make one call of the dependency.
@@ -147,8 +158,18 @@ class Stack:
         def tried() -> Awaitable[T]:  # inside the bulkhead: a retry keeps its permit, and never stands in line again
             return self.retry(counted, is_repeatable=is_repeatable, until_s=until_s)
 
-        self.breaker.check()  # before the bulkhead: while open nobody stands in line, and the refusal takes no time
-        return await self.bulkhead(tried, lane=lane)  # inside the total: a lane's wait is part of what the caller was promised
+        try:
+            self.breaker.check()  # before the bulkhead: while open nobody stands in line, and the refusal takes no time
+            return await self.bulkhead(
+                tried, lane=lane
+            )  # inside the total: a lane's wait is part of what the caller was promised
+        except (*breaker.ANSWERS, OutOfTime):
+            raise
+        except (BreakerOpen, *breaker.FAILURES):  # outermost: what a retry made good, nobody was refused
+            self.refused_total += 1
+            for listener in self._on_refusal:
+                listener()
+            raise
 
     def statistics(self) -> StackStatistics:
         circuit, lines, budget = self.breaker.circuit, self.bulkhead.lines, self.retry.budget

@@ -77,6 +77,7 @@ class Endpoint:
     `aliases`: other names of a field, used when it is absent.
     `headers`: request headers (lower case) that give a field when it is absent.
     `also`: further (method, path) pairs for old clients.
+    `features`: those of `observe.status` that its answer depends on; it says which of them are degraded.
     `parallel`: on a socket runs aside instead of in turn. `overlaps`: on a socket the next of its kind may begin as soon as this
     one has its place (`Context.placed`). `bare`: answers a Document without envelope, not on sockets.
     """
@@ -92,6 +93,7 @@ class Endpoint:
     deadline: DeadlineClass = "request"
     rate: RateClass = "default"
     status: int = 200
+    features: tuple[str, ...] = ()
     parallel: bool = False
     overlaps: bool = False
     socket: bool = True

@@ -21,6 +21,8 @@ from secureconnect.errors import BadRequest, Forbidden, MethodNotAllowed, NotAut
 from secureconnect.features.auth.model import Identity
 from secureconnect.ids import RequestId
 from secureconnect.ports import Clock, Ids
+from secureconnect.server import degraded
+from secureconnect.server.degraded import Board
 from secureconnect.server.dispatch import Dispatcher, failure
 from secureconnect.server.endpoints import Context, Endpoint
 from secureconnect.server.message import Head, Headers, Reply
@@ -71,8 +73,9 @@ class Exchange:
         ids: Ids,
         origins: Origins | None = None,
         proxies: TrustedProxies | None = None,
+        board: Callable[[], Board] = dict,
     ) -> None:
-        """`authenticate` verifies an access token at once; it raises NotAuthenticated."""
+        """`authenticate` verifies an access token at once; it raises NotAuthenticated. `board`: what is degraded now."""
         self.router = router
         self.refused: dict[str, int] = {}
         """Answers given before dispatch, by error code, since the start."""
@@ -84,6 +87,7 @@ class Exchange:
         self._ids = ids
         self._origins = origins or Origins()
         self._proxies = proxies or TrustedProxies()
+        self._board = board
 
     def begin(self, head: Head, peer: str) -> Call | Reply | None:
         """What to do for this head: run a call, or answer at once. None: no row has this path (and it is not `OPTIONS`).
@@ -114,11 +118,18 @@ class Exchange:
             given = read_object(body) if body and call.takes_body else {}
             if call.defaults or call.fields:
                 given = {**call.defaults, **given, **call.fields}
-            return self._reply(await self._dispatcher.call(call.endpoint, given, call.context), call.headers)
+            response = await self._dispatcher.call(call.endpoint, given, call.context)
+            return self._reply(response, self._telling(call))
         except BadRequest as error:
             return self.refuse(error, call.headers)
         except Exception:  # noqa: BLE001  # the door behind dispatch: its answer cannot be observed, or is none that can be written
             return self._failed(call.headers)
+
+    def _telling(self, call: Call) -> AnswerHeaders:
+        """What is degraded when the answer is known, for it may be why it is that answer."""
+        features = call.endpoint.features
+        told = degraded.header(self._board(), features) if features else ""
+        return {**call.headers, degraded.HEADER: told} if told else call.headers
 
     def refuse(self, error: SecureConnectError, headers: AnswerHeaders | None = None) -> Reply:
         """The answer to a request that does not reach dispatch. `headers` None: the request could not be read."""

@@ -42,6 +42,8 @@ class Dependency:
     since_us: int = 0
     latency_ms: float | None = None
     error: str | None = None
+    checks: dict[str, int] = field(default_factory=lambda: {"answered": 0, "failed": 0})
+    """Probes by outcome, since the start."""
     _slow: int = 0
     _failures: int = 0
 
@@ -52,6 +54,7 @@ class Dependency:
 
     def probed(self, seconds: float, now_us: int) -> None:
         """A probe was answered after `seconds`."""
+        self.checks["answered"] += 1
         self._failures = 0
         self._slow = self._slow + 1 if seconds > SLOW_S else 0
         self.latency_ms, self.error = round(seconds * 1000, 3), None
@@ -59,10 +62,16 @@ class Dependency:
 
     def failed(self, error: str, now_us: int) -> None:
         """A probe failed or did not end within its deadline."""
+        self.checks["failed"] += 1
         self._failures += 1
         self.error = error
         if self._failures >= IN_A_ROW or self.state == "unknown":
             self._become("down", now_us)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its probe is answered, slowly or not."""
+        return self.state in ("up", "slow")
 
     def _become(self, state: State, now_us: int) -> None:
         if state != self.state:
@@ -92,11 +101,14 @@ class Prober:
         clock: Clock,
         *,
         pause_s: Callable[[], float] = lambda: PROBE_PERIOD_S,
+        told: Callable[[float | None], None] = lambda seconds: None,
     ) -> None:
+        """`told` hears of each probe when the dependency knows: the seconds until its answer, None when it failed."""
         self._dependency = dependency
         self._probe = probe
         self._clock = clock
         self._pause_s = pause_s
+        self._told = told
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -115,12 +127,14 @@ class Prober:
             else:
                 error = ""
         dependency, was = self._dependency, self._dependency.state
-        if error or scope.cancelled_caught:
+        seconds = None if error or scope.cancelled_caught else trio.current_time() - began_s
+        if seconds is None:
             dependency.failed(error, self._clock.now_us())
         else:
-            dependency.probed(trio.current_time() - began_s, self._clock.now_us())
+            dependency.probed(seconds, self._clock.now_us())
         if dependency.state != was:
             self._tell(was, why or error)
+        self._told(seconds)
 
     def _tell(self, was: State, why: str) -> None:
         dependency = self._dependency
@@ -132,15 +146,19 @@ class Prober:
 
 @dataclass(slots=True)
 class Readiness:
-    """Whether new traffic should come here. Never `False` for a dependency that all nodes share."""
+    """Whether new traffic should come here. Never `False` for what all nodes lack: `is_cut_off` says that this one is without
+    what the others have."""
 
     started: bool = False
     draining: bool = False
+    is_cut_off: Callable[[], bool] = lambda: False
 
     def answer(self) -> tuple[bool, str]:
         if self.draining:
             return False, "draining"
-        return (True, "ready") if self.started else (False, "starting")
+        if not self.started:
+            return False, "starting"
+        return (False, "cut_off") if self.is_cut_off() else (True, "ready")
 
 
 @dataclass(slots=True)
@@ -193,6 +211,7 @@ class NodeHealth:
             "service": "secureconnect",
             "timestamp": rfc3339(self.clock.now_us()),
             "dependencies": {name: d.state for name, d in self.dependencies.items()},
+            "degraded": list(self.degraded()),
         }
         return (503 if status == "unhealthy" else 200), shown
 

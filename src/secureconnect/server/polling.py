@@ -18,6 +18,7 @@ from typing import Annotated
 
 import msgspec
 import trio
+from msgspec import UNSET, UnsetType
 
 from secureconnect.errors import AtCapacity, Forbidden, NotAuthenticated, NotFound
 from secureconnect.features.access.service import Access
@@ -41,6 +42,7 @@ from secureconnect.server.admission import (
     read_signal,
 )
 from secureconnect.server.attendance import Attendance
+from secureconnect.server.degraded import Board, shown
 from secureconnect.server.endpoints import Context, Endpoint, Via
 from secureconnect.server.session import event
 from secureconnect.server.wire import encode
@@ -81,20 +83,30 @@ class MessagesPollParams(msgspec.Struct):
 
 
 class PollResult(msgspec.Struct):
-    """`events`: envelopes as on the socket. `after`: what the next poll should bring."""
+    """`events`: envelopes as on the socket. `after`: what the next poll should bring. `degraded`: as `hello` has it, when there
+    is anything to say."""
 
     events: list[dict[str, object]]
     after: dict[str, int | str]
+    degraded: dict[str, dict[str, str]] | UnsetType = UNSET
 
 
 class Polls:
     """The polls of one node."""
 
     def __init__(
-        self, hub: Hub, access: Access, clock: Clock, *, polls_max: int = POLLS_MAX, attendance: Attendance | None = None
+        self,
+        hub: Hub,
+        access: Access,
+        clock: Clock,
+        *,
+        polls_max: int = POLLS_MAX,
+        board: Callable[[], Board] = dict,
+        attendance: Attendance | None = None,
     ) -> None:
-        """`attendance` is told of each user's first and last poll here."""
+        """`board`: what is degraded now. `attendance` is told of each user's first and last poll here."""
         self._hub = hub
+        self._board = board
         self._access = access
         self._clock = clock
         self._polls_max = polls_max
@@ -154,7 +166,7 @@ class Polls:
             raise NotAuthenticated("The login session was ended", code="TOKEN_REVOKED")
         if poll.is_expired and not collector.payloads:
             raise NotAuthenticated("Token expired", code="TOKEN_EXPIRED")
-        return _result(collector.payloads, {**poll.positions, **collector.positions})
+        return _result(collector.payloads, {**poll.positions, **collector.positions}, self._board())
 
     def _enter(self, user: UserId, poll: _Poll) -> None:
         of_user = self._users.setdefault(user, {})
@@ -331,9 +343,10 @@ def _is_message(frame: Frame) -> bool:
     return frame.event.startswith("message.") or frame.event == "gap"
 
 
-def _result(payloads: Sequence[bytes], after: After) -> msgspec.Raw:
+def _result(payloads: Sequence[bytes], after: After, board: Board) -> msgspec.Raw:
     """The envelopes are spliced in as they are: nobody decodes them here."""
-    return msgspec.Raw(b'{"events":[%b],"after":%b}' % (b",".join(payloads), encode(after)))
+    told = b',"degraded":%b' % encode(shown(board)) if board else b""
+    return msgspec.Raw(b'{"events":[%b],"after":%b%b}' % (b",".join(payloads), encode(after), told))
 
 
 def endpoints(polls: Polls) -> list[Endpoint]:
@@ -347,6 +360,7 @@ def endpoints(polls: Polls) -> list[Endpoint]:
             call=polls.realtime,
             result=PollResult,
             deadline="poll",
+            features=("live_delivery", "typing"),
             parallel=True,
             summary="Wait for events of many channels; without `after` the answer is where they end now",
         ),
@@ -359,6 +373,7 @@ def endpoints(polls: Polls) -> list[Endpoint]:
             result=PollResult,
             permission="member",
             deadline="poll",
+            features=("live_delivery",),
             parallel=True,
             summary="Wait for messages of one conversation",
         ),

@@ -26,13 +26,14 @@ from secureconnect.ports import Clock, Ids, Transport
 from secureconnect.server.admission import MembershipChanged, SessionEnded, Start, read_signal
 from secureconnect.server.attendance import Attendance
 from secureconnect.server.connection import Connection, Shared
+from secureconnect.server.degraded import Board, notice, shown
 from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Endpoint
 from secureconnect.server.origins import Origins
 from secureconnect.server.rate_limits import RateLimiter
 from secureconnect.server.session import event
 from secureconnect.server.websocket_closings import Closings
-from secureconnect.server.websocket_frames import INTERNAL, RESTART
+from secureconnect.server.websocket_frames import INTERNAL, RESTART, TEXT, server_frame
 from secureconnect.server.websocket_handshake import (
     HandshakeRequest as HandshakeRequest,
 )
@@ -78,12 +79,13 @@ class Gateway:
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008  # frozen
         origins: Origins | None = None,
         limiter: RateLimiter | None = None,
-        degraded: Callable[[], Mapping[str, object]] = dict,
         attendance: Attendance | None = None,
+        board: Callable[[], Board] = dict,
     ) -> None:
-        """`authenticate` and `check` (of an identity known already) raise NotAuthenticated. `degraded`: for `hello`.
+        """`authenticate` and `check` (of an identity known already) raise NotAuthenticated.
 
-        `attendance` is told of each user's first and last socket here.
+        `attendance` is told of each user's first and last socket here. `board`: what is degraded, for `hello`; who changes it
+        calls `board_changed`.
         """
         own = {row.name: row for row in socket_methods(hub, access, channels_max=limits.channels_max)}
         callable_here = {name: row for name, row in endpoints.items() if row.socket and not row.bare}
@@ -98,8 +100,20 @@ class Gateway:
         self._closings = Closings()
         self._shared = Shared(limits, self._timers, self.counters, self._begin)
         self._office = Office(
-            hub, dispatcher, {**callable_here, **own}, authenticate, check, access, clock, ids, node, degraded, self._enter
+            hub,
+            dispatcher,
+            {**callable_here, **own},
+            authenticate,
+            check,
+            access,
+            clock,
+            ids,
+            node,
+            lambda: shown(board()),
+            self._enter,
         )
+        self._board = board
+        self._board_changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._sockets: dict[NativeSocket, None] = {}
         self._users: dict[UserId, dict[NativeSocket, None]] = {}  # those of a login session are found among its user's
@@ -123,6 +137,7 @@ class Gateway:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._timers.run)
+                nursery.start_soon(self._tell)
                 task_status.started()
         finally:
             self._nursery = None
@@ -277,6 +292,25 @@ class Gateway:
                 socket.withdraw(channel, changed.reason)
             elif changed.change == "added":
                 socket.follow(channel, Start.JOINED)
+
+    # -- what is degraded
+
+    def board_changed(self, board: Board) -> None:
+        """Every socket is told soon; of several changes before that, the last."""
+        self._board_changed.set()
+
+    async def _tell(self) -> None:
+        """One task tells them all. Who opens meanwhile has a `hello` that is newer than what others are still to be told."""
+        while True:
+            await self._board_changed.wait()
+            self._board_changed = trio.Event()
+            frame = server_frame(TEXT, notice(self._board()))
+            for count, socket in enumerate(list(self._sockets)):
+                if socket.is_open:
+                    socket.connection.push(frame)
+                if count % 256 == 255:
+                    await trio.lowlevel.checkpoint()
+                    frame = server_frame(TEXT, notice(self._board()))  # nobody is told what was true before its `hello`
 
     # -- drain
 

@@ -303,6 +303,11 @@ class NativeSocket:
     # -- from the gateway
 
     @property
+    def is_open(self) -> bool:
+        """Whether `hello` was said, and no farewell."""
+        return self._session.state == "open"
+
+    @property
     def is_busy(self) -> bool:
         """Whether a command is under way."""
         return self._session.is_busy

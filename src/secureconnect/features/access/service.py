@@ -1,7 +1,8 @@
 """Is she a member, and what does that allow: the question before every deed in a conversation, cached for seconds.
 
 A cached answer is at most `CACHE_S` old: a promotion acts at once on the node that made it and within 5 s elsewhere, even if
-the signal that tells the other nodes is lost. Whoever changes membership calls `forget`.
+the signal that tells the other nodes is lost. Whoever changes membership calls `forget`. While the store is away, an answer
+serves for `AWAY_S`: who was there a moment ago goes on.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from secureconnect.errors import Forbidden, NotFound
+from secureconnect.errors import Forbidden, NotFound, Unavailable
 from secureconnect.features.access.model import Membership, Standing
 from secureconnect.features.access.store import AccessStore
 from secureconnect.ids import ConversationId, UserId
 
 CACHE_S = 5.0
+AWAY_S = 300.0
+"""As long while the store does not answer (failure-policy.md §2)."""
 CACHE_ENTRIES_MAX = 20_000
 """Answers kept, about 300 bytes each. The conversation asked for longest ago goes first."""
 
@@ -32,17 +35,25 @@ class Access:
         self._changes = 0
 
     async def standing(self, conversation: ConversationId, user: UserId) -> Standing:
-        """Raises: NotFound when there is no such conversation, BackendDown."""
-        known = self._cache.get(conversation)
-        if known is not None and (answer := known.get(user)) is not None and self._now_s() - answer[0] < CACHE_S:
-            return answer[1]
+        """Raises: NotFound when there is no such conversation, Unavailable."""
+        if (known := self._known(conversation, user, CACHE_S)) is not None:
+            return known
         asked_s, changes = self._now_s(), self._changes
-        standing = await self._store.standing(conversation, user)
+        try:
+            standing = await self._store.standing(conversation, user)
+        except Unavailable:
+            if (known := self._known(conversation, user, AWAY_S)) is not None:
+                return known
+            raise
         if standing is None:
             raise NotFound("There is no such conversation", details={"field": "conversation_id"})
         if changes == self._changes:  # else it may have been read before a change that we were told of
             self._keep(conversation, user, (asked_s, standing))
         return standing
+
+    def _known(self, conversation: ConversationId, user: UserId, age_s: float) -> Standing | None:
+        answer = self._cache.get(conversation, {}).get(user)
+        return answer[1] if answer is not None and self._now_s() - answer[0] < age_s else None
 
     def _keep(self, conversation: ConversationId, user: UserId, answer: tuple[float, Standing]) -> None:
         known = self._cache.setdefault(conversation, {})

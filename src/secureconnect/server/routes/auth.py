@@ -118,6 +118,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             rate="register",
             status=201,
             aliases=_FULL_NAME,
+            features=("login", "rate_limits"),
             summary="Create an account and log in. Without a username one is made from the display name.",
         ),
         Endpoint(
@@ -130,6 +131,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             errors=(NotAuthenticated,),
             permission="public",
             rate="login",
+            features=("login", "lockout", "rate_limits"),
             summary="Log in with e-mail and password.",
         ),
         Endpoint(
@@ -142,6 +144,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             errors=(NotAuthenticated,),
             permission="public",
             rate="refresh",
+            features=("refresh",),
             summary="Exchange the refresh token. A client_refresh_id makes repeating it safe for 60 s.",
         ),
         Endpoint(
@@ -152,6 +155,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             call=routes.logout,
             result=Message,
             rate="account",
+            features=("login",),
             summary="End the session of this token; its sockets are closed.",
         ),
         Endpoint(
@@ -172,6 +176,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             call=routes.sessions,
             result=SessionList,
             rate="account",
+            features=("login",),
             summary="The user's living login sessions, the one used last first.",
         ),
         Endpoint(
@@ -182,6 +187,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             call=routes.session_end,
             result=Message,
             rate="account",
+            features=("login",),
             summary="End one of the user's login sessions.",
         ),
     ]

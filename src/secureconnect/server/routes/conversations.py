@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -253,9 +254,13 @@ def endpoints(conversations: Conversations) -> list[Endpoint]:
     return [*_of_conversations(routes), *_of_changes(routes), *_of_members(routes)]
 
 
+_look = partial(Endpoint, rate="conversations", features=("history",))
+_change = partial(Endpoint, rate="conversations", features=("send", "live_delivery"))
+
+
 def _of_conversations(routes: ConversationRoutes) -> list[Endpoint]:
     return [
-        Endpoint(
+        _change(
             name="conversations.create",
             method="POST",
             path="/v1/conversations",
@@ -263,22 +268,20 @@ def _of_conversations(routes: ConversationRoutes) -> list[Endpoint]:
             call=routes.create,
             result=ConversationObject,
             errors=(GroupFull,),
-            rate="conversations",
             status=201,
             aliases={"name": "title"},
             summary="Begin a conversation. A direct one exists once for each pair: the second time it is answered with 200.",
         ),
-        Endpoint(
+        _look(
             name="conversations.list",
             method="GET",
             path="/v1/conversations",
             params=ListParams,
             call=routes.list,
             result=ConversationList,
-            rate="conversations",
             summary="My conversations, the most recently active first.",
         ),
-        Endpoint(
+        _look(
             name="conversations.get",
             method="GET",
             path="/v1/conversations/:conversation_id",
@@ -286,7 +289,6 @@ def _of_conversations(routes: ConversationRoutes) -> list[Endpoint]:
             call=routes.get,
             result=ConversationObject,
             permission="member",
-            rate="conversations",
             summary="One conversation.",
         ),
     ]
@@ -294,7 +296,7 @@ def _of_conversations(routes: ConversationRoutes) -> list[Endpoint]:
 
 def _of_changes(routes: ConversationRoutes) -> list[Endpoint]:
     return [
-        Endpoint(
+        _change(
             name="conversations.update",
             method="PATCH",
             path="/v1/conversations/:conversation_id",
@@ -302,11 +304,10 @@ def _of_changes(routes: ConversationRoutes) -> list[Endpoint]:
             call=routes.update,
             result=ChangedObject,
             permission="admin",
-            rate="conversations",
             aliases={"name": "title"},
             summary="Change title or picture.",
         ),
-        Endpoint(
+        _change(
             name="conversations.delete",
             method="DELETE",
             path="/v1/conversations/:conversation_id",
@@ -314,10 +315,9 @@ def _of_changes(routes: ConversationRoutes) -> list[Endpoint]:
             call=routes.delete,
             result=Said,
             permission="owner",
-            rate="conversations",
             summary="Delete a group that one has created, for all its members.",
         ),
-        Endpoint(
+        _change(
             name="conversations.settings",
             method="PUT",
             path="/v1/conversations/:conversation_id/settings",
@@ -325,10 +325,9 @@ def _of_changes(routes: ConversationRoutes) -> list[Endpoint]:
             call=routes.settings,
             result=ChangedObject,
             permission="admin",
-            rate="conversations",
             summary="Change settings; those that are not named stay.",
         ),
-        Endpoint(
+        _change(
             name="conversations.leave",
             method="POST",
             path="/v1/conversations/:conversation_id/leave",
@@ -336,7 +335,6 @@ def _of_changes(routes: ConversationRoutes) -> list[Endpoint]:
             call=routes.leave,
             result=Said,
             permission="member",
-            rate="conversations",
             summary="Leave. When no admin is left, the longest member becomes one.",
         ),
     ]
@@ -344,7 +342,7 @@ def _of_changes(routes: ConversationRoutes) -> list[Endpoint]:
 
 def _of_members(routes: ConversationRoutes) -> list[Endpoint]:
     return [
-        Endpoint(
+        _look(
             name="conversations.participants",
             method="GET",
             path="/v1/conversations/:conversation_id/participants",
@@ -352,10 +350,9 @@ def _of_members(routes: ConversationRoutes) -> list[Endpoint]:
             call=routes.participants,
             result=ParticipantList,
             permission="member",
-            rate="conversations",
             summary="Who is in it, in the order of joining.",
         ),
-        Endpoint(
+        _change(
             name="conversations.add_participants",
             method="POST",
             path="/v1/conversations/:conversation_id/participants",
@@ -364,11 +361,10 @@ def _of_members(routes: ConversationRoutes) -> list[Endpoint]:
             result=AddedObject,
             errors=(GroupFull,),
             permission="member",
-            rate="conversations",
             aliases={"participant_ids": "user_ids", "participant_usernames": "usernames"},
             summary="Add people: admins, and members where the group lets them invite.",
         ),
-        Endpoint(
+        _change(
             name="conversations.remove_participant",
             method="DELETE",
             path="/v1/conversations/:conversation_id/participants/:user_id",
@@ -376,10 +372,9 @@ def _of_members(routes: ConversationRoutes) -> list[Endpoint]:
             call=routes.remove,
             result=Said,
             permission="member",
-            rate="conversations",
             summary="Remove somebody, as an admin; or oneself, which is leaving.",
         ),
-        Endpoint(
+        _change(
             name="conversations.set_role",
             method="PATCH",
             path="/v1/conversations/:conversation_id/participants/:user_id",
@@ -388,7 +383,6 @@ def _of_members(routes: ConversationRoutes) -> list[Endpoint]:
             result=Said,
             errors=(LastAdmin,),
             permission="admin",
-            rate="conversations",
             summary="Make a member an admin, or an admin a member. One admin remains.",
         ),
     ]

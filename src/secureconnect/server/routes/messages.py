@@ -120,6 +120,7 @@ def endpoints(messages: Messages) -> list[Endpoint]:
             status=STORED,
             aliases={"content_type": "message_type", "idempotency_key": "client_message_id"},
             headers={"idempotency-key": "client_message_id"},
+            features=("send", "live_delivery"),
             summary="Send a message. 201 stored, 200 the first result of the same client_message_id again.",
         ),
         Endpoint(
@@ -132,6 +133,7 @@ def endpoints(messages: Messages) -> list[Endpoint]:
             permission="member",
             parallel=True,
             aliases={"page_state": "cursor"},
+            features=("history",),
             summary="Messages of a conversation as they read now, the newest first.",
         ),
         Endpoint(
@@ -142,6 +144,7 @@ def endpoints(messages: Messages) -> list[Endpoint]:
             call=routes.get,
             result=MessageObject,
             permission="member",
+            features=("history",),
             summary="One message as it reads now.",
         ),
         Endpoint(
@@ -154,6 +157,7 @@ def endpoints(messages: Messages) -> list[Endpoint]:
             errors=(EntryRefused,),
             permission="owner",
             rate="messages",
+            features=("send", "live_delivery"),
             summary="Replace the content of an own message.",
         ),
         Endpoint(
@@ -166,6 +170,7 @@ def endpoints(messages: Messages) -> list[Endpoint]:
             errors=(EntryRefused,),
             permission="owner",
             rate="messages",
+            features=("send", "live_delivery"),
             summary="Delete an own message, or any in a group as its admin; what is left is a tombstone.",
         ),
         Endpoint(
@@ -177,6 +182,7 @@ def endpoints(messages: Messages) -> list[Endpoint]:
             result=LogObject,
             permission="member",
             parallel=True,
+            features=("history",),
             summary="The conversation's log above a sequence: the same envelopes as on the socket.",
         ),
     ]

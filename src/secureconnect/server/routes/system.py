@@ -50,18 +50,19 @@ class MetricsParams(msgspec.Struct):
 
 
 class StatusObject(msgspec.Struct):
-    """`alive`; `ready`, `starting` or `draining`."""
+    """`alive`; `ready`, `starting`, `draining`, or `cut_off`: this node alone lacks what it needs."""
 
     status: str
 
 
 class SummaryObject(msgspec.Struct):
-    """`status`: `healthy`, `degraded` or `unhealthy`. `dependencies`: the state of each."""
+    """`status`: `healthy`, `degraded` or `unhealthy`. `dependencies`: the state of each. `degraded`: features."""
 
     status: str
     service: str
     timestamp: str
     dependencies: dict[str, str]
+    degraded: list[str]
 
 
 class DependencyObject(msgspec.Struct):
