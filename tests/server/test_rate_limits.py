@@ -54,13 +54,22 @@ class Desk:
         peer: str = "192.0.2.1:1",
         via: Via = "http",
         fails: bool = False,
+        is_public: bool = False,
     ) -> Response:
         async def work(context: Context, params: NoParams) -> object:
             if fails:
                 raise NotFound
             return {}
 
-        row = Endpoint(name="x", method="POST", path="/x", params=NoParams, call=work, permission="public", rate=rate)
+        row = Endpoint(
+            name="x",
+            method="POST",
+            path="/x",
+            params=NoParams,
+            call=work,
+            permission="public" if user is None or is_public else "user",
+            rate=rate,
+        )
         me = None if user is None else Identity(UserId(user), SessionId("s"), "", "", "user", 2**31)
         return await self.dispatcher.call(row, {}, Context(via, peer, RequestId("r"), me))
 
@@ -118,6 +127,11 @@ async def test_users_are_counted_wherever_they_come_from_and_strangers_by_their_
         assert (await desk.call(user=None, peer=f"192.0.2.1:{port}")).status == 200
     assert (await desk.call(user=None, peer="192.0.2.1:3")).status == 429
     assert (await desk.call(user=None, peer="192.0.2.9:3")).status == 200
+
+
+async def test_what_anyone_may_ask_is_counted_by_address_whoever_asks() -> None:
+    desk = Desk()
+    assert [(await desk.call(user=user, is_public=True)).status for user in ("ann", "bob", "eve")] == [200, 200, 429]
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ class Dispatcher:
         deadline_s = self._deadline_s(endpoint, params)
         with trio.move_on_after(deadline_s) as scope:
             if self._limiter is not None:
-                verdict = await self._limiter.count(endpoint.rate, context.identity, context.peer)
+                # What anyone may ask is counted by address: accounts are free, and each would bring another bucket of logins.
+                who = None if endpoint.permission == "public" else context.identity
+                verdict = await self._limiter.count(endpoint.rate, who, context.peer)
                 if verdict is not None and context.via == "http":
                     standing |= self._limiter.headers(verdict)
             return success(endpoint, await endpoint.call(context, params), standing)

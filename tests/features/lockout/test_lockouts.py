@@ -58,10 +58,10 @@ class Rows(MemoryLocks):
             raise BackendDown("sql")
         await super().add(key, until_us)
 
-    async def since(self, number: int, *, live_us: int, limit: int) -> Sequence[Lock]:
+    async def since(self, after: int, *, live_us: int, limit: int) -> Sequence[Lock]:
         if self.is_away:
             raise BackendDown("sql")
-        return await super().since(number, live_us=live_us, limit=limit)
+        return await super().since(after, live_us=live_us, limit=limit)
 
 
 class World:
@@ -298,5 +298,5 @@ class LateRows(MemoryLocks):
         super().__init__()
         self.shown: list[Lock] = []
 
-    async def since(self, number: int, *, live_us: int, limit: int) -> Sequence[Lock]:
-        return [lock for lock in self.shown if lock.number > number][:limit]
+    async def since(self, after: int, *, live_us: int, limit: int) -> Sequence[Lock]:
+        return [lock for lock in self.shown if lock.number > after][:limit]

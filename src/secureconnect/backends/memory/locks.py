@@ -22,9 +22,9 @@ class MemoryLocks:
             self._number += 1
             self._locks.append(Lock(self._number, key, until_us))
 
-    async def since(self, number: int, *, live_us: int, limit: int) -> Sequence[Lock]:
+    async def since(self, after: int, *, live_us: int, limit: int) -> Sequence[Lock]:
         await trio.lowlevel.checkpoint()
-        return [lock for lock in self._locks if lock.number > number and lock.until_us > live_us][:limit]
+        return [lock for lock in self._locks if lock.number > after and lock.until_us > live_us][:limit]
 
     async def purge(self, before_us: int, *, limit: int) -> int:
         await trio.lowlevel.checkpoint()

@@ -23,8 +23,8 @@ class SqlLocks:
     async def add(self, key: str, until_us: int) -> None:
         await self._engine.write(lambda: _add(key, until_us))
 
-    async def since(self, number: int, *, live_us: int, limit: int) -> Sequence[Lock]:
-        return await self._engine.read(lambda: _since(number, live_us, limit))
+    async def since(self, after: int, *, live_us: int, limit: int) -> Sequence[Lock]:
+        return await self._engine.read(lambda: _since(after, live_us, limit))
 
     async def purge(self, before_us: int, *, limit: int) -> int:
         return await self._engine.write(lambda: _purge(before_us, limit))
@@ -35,8 +35,8 @@ def _add(key: str, until_us: int) -> Plan[None]:
         yield INSERT, (key, until_us)
 
 
-def _since(number: int, live_us: int, limit: int) -> Plan[list[Lock]]:
-    rows = yield SELECT_SINCE, (number, live_us, limit)
+def _since(after: int, live_us: int, limit: int) -> Plan[list[Lock]]:
+    rows = yield SELECT_SINCE, (after, live_us, limit)
     return [Lock(cast("int", row[0]), cast("str", row[1]), cast("int", row[2])) for row in rows]
 
 

@@ -38,8 +38,8 @@ class LockStore(Protocol):
         """A new row, unless there is one of this key that ends then or later. Done twice is done once, or harmless."""
         ...
 
-    async def since(self, number: int, *, live_us: int, limit: int) -> Sequence[Lock]:
-        """At most `limit` with a number above `number`, ascending, of those whose `until_us` lies after `live_us`.
+    async def since(self, after: int, *, live_us: int, limit: int) -> Sequence[Lock]:
+        """At most `limit` with a number above `after`, ascending, of those whose `until_us` lies after `live_us`.
 
         Ordering: a lower number may become visible after a higher one when several nodes write; who follows must overlap.
         """
