@@ -195,16 +195,9 @@ class Node:
         )
         self.messages = Messages(self.log, self.access, clock=ports.clock, ids=ports.ids)
         self.presence = Presence(
-            self.shared.leases,
-            self.access,
-            node=self.name,
-            clock=ports.clock,
-            now_s=trio.current_time,
-            send=self.hub.send,
-            listeners=self.hub.members,
-            random=ports.rng.random,
-            generation=self.shared.generation,
-        )
+            self.shared.leases, self.access, node=self.name, clock=ports.clock, now_s=trio.current_time, send=self.hub.send,
+            listeners=self.hub.members, random=ports.rng.random, generation=self.shared.generation,
+        )  # fmt: skip
 
     def _make_faces(self) -> None:
         settings, clock, ids = self.settings, self._ports.clock, self._ports.ids
