@@ -59,13 +59,14 @@ class Run:
         await self.end(here)
 
     async def start(self) -> Place:
+        self.clock.us += 1  # no start is so fast: the time tells one receipt from another
         here = place(self.disk, self.home, self.clock)
         await here.sync.load()
         return here
 
     async def step(self, here: Place, what: str, how: int, key: str) -> None:
         if what in {"union", "latest", "drop", "refused"}:
-            await self.keep(here, what, f"{how}" if what == "latest" else key, key)
+            await self.keep(here, what, f"height {how}" if what == "latest" else key, key)
         elif what == "away after":
             self.home.away_after = how
             here.sync.went_away()
@@ -85,7 +86,7 @@ class Run:
     async def keep(self, here: Place, kind: str, key: str, mark: str) -> None:
         self.unsure.add(mark)
         try:
-            await here.sync.keep(kind, key, mark.encode(), expires_us=self.clock.us + 3 if int(mark) % 3 == 0 else None)
+            await here.sync.keep(kind, key, mark.encode(), expires_us=self.clock.us + 5 if int(mark) % 3 == 0 else None)
         except SecureConnectError:
             return
         self.unsure.discard(mark)
