@@ -6,21 +6,26 @@ a registration says which of e-mail and user name is taken, because it must.
 Ending a session is: the store (session and revocation in one step), then, without a wait between, this node's revocation set and
 the signal `session.ended`, on which sockets hang up. A request that is cancelled after the store has committed leaves the rest to
 `follow_revocations`, which finds the row within its period; so do the other nodes when the signal is lost.
+
+While the store is away an ending is kept on this node's disk (`keep`) and brought into the store later. It holds here at once
+and elsewhere as soon as the signal gets there, which `hold` repeats; nothing takes it back. New sessions and new tokens are
+refused meanwhile, for a session that is continued on two sides cannot be told from a stolen one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import structlog
 
-from secureconnect.errors import BadRequest, Forbidden, NotAuthenticated, NotFound
+from secureconnect.errors import BadRequest, Forbidden, NotAuthenticated, NotFound, Unavailable
 from secureconnect.features.auth import fields
 from secureconnect.features.auth.model import (
     UNKNOWN_DEVICE,
+    Ack,
     Device,
     Ending,
     EndReason,
@@ -53,6 +58,9 @@ PURGE_AFTER_US: Final = 30 * 86_400_000_000
 """Ended sessions are kept this long for whoever asks why; their revocations have long expired."""
 PURGE_ROWS_MAX: Final = 500
 
+Keep: TypeAlias = Callable[[SessionId, UserId, Ending], Awaitable[object]]
+"""Keeps an ending that the store could not take, to bring it there later. Raises: Unavailable, when that is not possible."""
+
 _log = structlog.get_logger("secureconnect.auth")
 
 
@@ -80,7 +88,9 @@ class Auth:
         guard: Guard,
         refresh_token_s: int = REFRESH_TOKEN_S,
         sessions_per_user_max: int = SESSIONS_PER_USER_MAX,
+        keep: Keep | None = None,
     ) -> None:
+        """`keep` None: a session is not ended while the store is away."""
         self._users = users
         self._sessions = sessions
         self._revocations = revocations
@@ -91,6 +101,7 @@ class Auth:
         self._rng = rng
         self._signal = signal
         self._guard = guard
+        self._keep = keep
         self._refresh_token_us = refresh_token_s * 1_000_000
         self._sessions_per_user_max = sessions_per_user_max
 
@@ -188,12 +199,12 @@ class Auth:
         stage.at("sql")
         session = await self._sessions.session(present.session)
         user = None if session is None else await self._users.user(session.user)
-        if user is None or user.status == "deleted":
+        if session is None or user is None or user.status == "deleted":
             raise _invalid_refresh()
         _refuse_banned(user)
-        return await self._exchange(user, present, repeatable)
+        return await self._exchange(user, session, present, repeatable)
 
-    async def _exchange(self, user: User, present: RefreshToken, repeatable: str | None) -> Login:
+    async def _exchange(self, user: User, session: LoginSession, present: RefreshToken, repeatable: str | None) -> Login:
         following = (
             self._tokens.next_refresh(present, repeatable)
             if repeatable is not None
@@ -208,7 +219,14 @@ class Auth:
             repeat_after_us=now_us - REPEAT_US,
             reuse=self._ending("reuse", now_us),
         )
-        rotation = await self._sessions.rotate(present.session, exchange)
+        try:
+            rotation = await self._sessions.rotate(present.session, exchange)
+        except Unavailable:
+            if self._keep is None or not _is_reused(session, present):
+                raise
+            _log.warning("refresh_token_reused", session_id=present.session, user_id=user.id)
+            await self._keep_ending(self._keep, present.session, user.id, exchange.reuse)
+            raise _invalid_refresh() from None
         if rotation.outcome == "reused":
             _log.warning("refresh_token_reused", session_id=present.session, user_id=user.id)
             self._enforce(present.session, user.id, "reuse", exchange.reuse.until_us)
@@ -216,28 +234,65 @@ class Auth:
             raise _invalid_refresh()
         return self._login(user, following, rotation.rotated_us)
 
-    async def logout(self, identity: Identity) -> None:
-        """End the session of this token. Raises: BackendDown (nothing happened), OutcomeUnknown (repeat it)."""
-        if not await self._end(identity.session, identity.user, "logout"):
+    async def logout(self, identity: Identity) -> Ack:
+        """End the session of this token. Raises: Unavailable (repeat it): neither the store nor this node could keep it."""
+        ack = await self._end(identity.session, identity.user, "logout")
+        if ack is None:
             # Another node was faster, or a restored store has forgotten it: this token ends here all the same.
             self._enforce(identity.session, identity.user, "logout", self._ending("logout", self._clock.now_us()).until_us)
+        return ack or "stored"
 
-    async def end_session(self, user: UserId, session: SessionId) -> None:
-        """End another session of the same user. Raises: NotFound, BackendDown, OutcomeUnknown."""
-        if not await self._end(session, user, "logout"):
+    async def end_session(self, user: UserId, session: SessionId) -> Ack:
+        """End another session of the same user; `accepted` does not say that there is one. Raises: NotFound, and as `logout`."""
+        ack = await self._end(session, user, "logout") if is_uuid(session) else None
+        if ack is None:
             raise NotFound("There is no such session", details={"field": "session_id"})
+        return ack
 
-    async def _end(self, session: SessionId, user: UserId, reason: EndReason) -> bool:
+    async def _end(self, session: SessionId, user: UserId, reason: EndReason) -> Ack | None:
+        """None: the user has no such living session."""
         ending = self._ending(reason, self._clock.now_us())
         stage.at("sql")
-        ended = await self._sessions.end(session, user, ending)
-        if ended:
+        try:
+            is_ended = await self._sessions.end(session, user, ending)
+        except Unavailable:
+            if self._keep is None:
+                raise
+            await self._keep_ending(self._keep, session, user, ending)
+            return "accepted"
+        if is_ended:
             self._enforce(session, user, reason, ending.until_us)
-        return ended
+        return "stored" if is_ended else None
+
+    async def _keep_ending(self, keep: Keep, session: SessionId, user: UserId, ending: Ending) -> None:
+        """In force first: when the disk fails too, the answer says so, and the tokens are refused here all the same."""
+        self._enforce(session, user, ending.reason, ending.until_us)
+        _log.info("session_end_kept", session_id=session, user_id=user, reason=ending.reason)
+        await keep(session, user, ending)
+
+    def hold(self, endings: Iterable[tuple[SessionId, UserId, EndReason]]) -> None:
+        """Keep these in force, here and wherever the signal gets to. Say it again until the store has them."""
+        now_us = self._clock.now_us()
+        for session, user, reason in endings:
+            self._enforce(session, user, reason, self._ending(reason, now_us).until_us)
+
+    async def bring_home(self, session: SessionId, user: UserId, reason: EndReason) -> bool:
+        """Store an ending that was kept. False: it had ended. Raises: NotFound (the user has no such session), Unavailable.
+
+        Every token that the session gave out until now ends with it, and doing it twice does no more than once.
+        """
+        ending = self._ending(reason, self._clock.now_us())
+        if await self._sessions.end(session, user, ending):
+            self._enforce(session, user, reason, ending.until_us)
+            return True
+        stored = await self._sessions.session(session)
+        if stored is None or stored.user != user:
+            raise NotFound("There is no such session")
+        return False
 
     def _enforce(self, session: SessionId, user: UserId, reason: EndReason, until_us: int) -> None:
         """The store has it: from here on its tokens are refused on this node, and every node is told."""
-        self._revocations.add(session, until_us)
+        self._revocations.add(session, user, until_us)
         self._signal(SESSION_ENDED, msgspec.json.encode(_Ended(session, user, reason)))
 
     def _enforce_stored(self, row: Revocation) -> None:
@@ -250,7 +305,8 @@ class Auth:
         except msgspec.DecodeError:
             _log.warning("signal_unreadable", signal=SESSION_ENDED, bytes=len(data))
             return
-        self._revocations.add(SessionId(ended.session_id), self._ending("logout", self._clock.now_us()).until_us)
+        until_us = self._ending("logout", self._clock.now_us()).until_us
+        self._revocations.add(SessionId(ended.session_id), UserId(ended.user_id), until_us)
 
     async def follow_revocations(self, store: RevocationStore) -> None:
         """Take over what other nodes (or a command line beside this one) ended and no signal told. Call it every 2 s or oftener.
@@ -355,6 +411,11 @@ def _comparable(email: str) -> str:
         return fields.email(email)
     except BadRequest:
         return ""
+
+
+def _is_reused(session: LoginSession, presented: RefreshToken) -> bool:
+    """By what was read of the session just before: an older token came back, whatever the store would say of it now."""
+    return session.ended_us is None and presented.hash not in (session.refresh_hash, session.previous_hash)
 
 
 def _refuse_banned(user: User) -> None:
