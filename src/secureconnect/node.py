@@ -8,22 +8,23 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
-import structlog
 import trio
 
 from secureconnect import __version__
 from secureconnect.backends.appends import Deadlines, run_announcements, run_appends
 from secureconnect.backends.bundle import Bundle, Shared, Watched
 from secureconnect.backends.deadlines import within_deadline
+from secureconnect.backends.memory.disk import MemoryDisk
 from secureconnect.backends.memory.lockout import MemoryLockoutStore
 from secureconnect.backends.memory.rates import MemoryRateStore
 from secureconnect.backends.presence import run_presence
 from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
-from secureconnect.errors import BackendDown, SecureConnectError, Unavailable
+from secureconnect.errors import BackendDown, SecureConnectError
+from secureconnect.fallback.alone import WAIT_S, Alone
 from secureconnect.features.access.service import Access
 from secureconnect.features.auth.model import Identity
 from secureconnect.features.auth.passwords import Cost, Passwords
@@ -45,7 +46,7 @@ from secureconnect.hub import Hub
 from secureconnect.ids import ConversationId, NodeId
 from secureconnect.observe.metrics import Metrics
 from secureconnect.observe.status import FeatureStatus
-from secureconnect.ports import Blocking, Clock, Ids, Listener, Rng
+from secureconnect.ports import Blocking, Clock, Disk, Ids, Listener, Rng
 from secureconnect.resilience import figures
 from secureconnect.server import polling
 from secureconnect.server.bounds import front_limits, gateway_limits, hub_limits, rates_of
@@ -68,15 +69,11 @@ from secureconnect.server.websocket import Gateway
 from secureconnect.server.wire import Response
 
 FOLLOW_PERIOD_S = 1.0
-"""Between two looks for what other nodes, or a command line, did: a revocation and a lock hold everywhere within 2 s."""
+"""Between two looks for the locks that other nodes set: one holds everywhere within 2 s."""
 PURGE_PERIOD_S = 600.0
 """Between two sweeps of what ended long ago: login sessions, locks."""
-WAIT_S = 1.0
-"""Between two looks at a database that is away at the start."""
 FLUSH_S = 5.0
 """For appends that had begun when the server ended: one store call's deadline."""
-
-_log = structlog.get_logger("secureconnect.node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +84,8 @@ class Ports:
     rng: Rng
     ids: Ids
     blocking: Blocking
+    disk: Disk = field(default_factory=MemoryDisk)
+    """A folder of this node's own. In memory: where nothing must survive the process."""
 
 
 class Node:
@@ -137,6 +136,7 @@ class Node:
             self._ledger,
             lambda: {**process(), "sockets": self.gateway.sockets},
             self.metrics.render,
+            receipts=self.alone.receipts.show,
         )
         rates = Rates(rates_of(settings), MemoryRateStore(ports.clock), shared=shared.rates, nodes=lambda: 1 + self.hub.others)
         self.limiter = RateLimiter(rates, ports.clock, is_on=settings.rate_limits)
@@ -150,7 +150,7 @@ class Node:
         self.log = Log(bundle.log, self.hub, now_s=trio.current_time, limits=LogLimits(total_s=settings.store_deadline_s))
         signals = MembershipSignals(self.access, signal=self.hub.signal)
         self.announcer = Announcer(bundle.announcements, partial(append_together, self.log.append), told=signals.told)
-        self.revocations = RevocationSet(ports.clock)
+        self.revocations, self.alone = RevocationSet(ports.clock), Alone(ports.disk, ports.blocking, clock=ports.clock)
         self.locks = LockSet(bundle.locks, ports.clock)
         self.lockouts = Lockouts(
             self.shared.lockouts,
@@ -172,7 +172,13 @@ class Node:
             guard=self.lockouts,
             refresh_token_s=settings.refresh_token_s,
             sessions_per_user_max=settings.sessions_per_user_max,
+            keep=self.alone.keep_ending,
         )
+        self.alone.serve(
+            self.auth.endings, self.revocations, bundle.revocations, self.access,
+            removed=lambda conversation, user: signals.tell(conversation, user, "removed", "removed"),
+            access_token_s=settings.access_token_s, deadline_s=settings.store_deadline_s,
+        )  # fmt: skip
         self.conversations = Conversations(
             bundle.conversations,
             self.access,
@@ -243,7 +249,7 @@ class Node:
             end_waits=self.polls.end_waits,
         )
         self.hub.on_signal("membership", self._membership_changed)
-        self.hub.on_signal("session.ended", self.auth.heard)
+        self.hub.on_signal("session.ended", self.auth.endings.heard)
         self.hub.on_signal(LOCKED, self.locks.heard)
 
     async def run(self, listener: Listener, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED) -> None:
@@ -253,8 +259,9 @@ class Node:
         that this node lives and is not ready, and every token is refused with 503.
         Raises: BackendDown when an embedded one cannot be read. Cancellation: ends at once; what was acknowledged is stored.
         """
-        self._is_waiting = self._bundle.watched.stack is not None
-        if not self._is_waiting:
+        await self.alone.load()
+        is_networked = self._is_waiting = self._bundle.watched.stack is not None
+        if not is_networked:
             await self._load()
         server = self.server = Server(
             listener, self.front, self.gateway, readiness=self.readiness, grace_s=self.settings.shutdown_grace_s
@@ -263,7 +270,8 @@ class Node:
             await core.start(self._core)
             await core.start(self.gateway.run)
             await core.start(server.run)
-            await self._wait_for_stores()
+            if is_networked:
+                await self.alone.wait_for_store(self._load, known=self._tokens_are_known)
             self.readiness.started = True
             task_status.started(server)
             await server.wait_ended()
@@ -273,6 +281,7 @@ class Node:
 
     async def run_core(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Everything but a listener of its own and sockets: for who brings requests in another way (ASGI)."""
+        await self.alone.load()
         await self._load()
         await self._core(task_status=task_status)
 
@@ -284,7 +293,7 @@ class Node:
             nursery.start_soon(lambda: run_announcements(self.announcer, deadlines=deadlines))
             for name, watched in self.watched.items():
                 await nursery.start(self._prober(self.dependencies[name], watched).run)
-            nursery.start_soon(self._follow, lambda: self.auth.follow_revocations(self._bundle.revocations))
+            await nursery.start(self.alone.run, lambda: self.dependencies["sql"].state == "down")
             nursery.start_soon(self._follow, self.locks.follow)
             nursery.start_soon(self._follow, self.lockouts.bring_back)
             nursery.start_soon(lambda: run_presence(self.presence, random=self._ports.rng.random))
@@ -296,15 +305,8 @@ class Node:
         await self.revocations.load(self._bundle.revocations)
         await self.locks.follow()
 
-    async def _wait_for_stores(self) -> None:
-        """Without the revocations no token may pass."""
-        while self._is_waiting:
-            try:
-                await self._load()
-                self._is_waiting = False
-            except Unavailable as error:
-                _log.info("waiting_for_sql", error=str(error))
-                await trio.sleep(WAIT_S)
+    def _tokens_are_known(self) -> None:
+        self._is_waiting = False
 
     def _verify(self, token: str) -> Identity:
         if self._is_waiting:
@@ -358,7 +360,7 @@ class Node:
             },
             "polls": {"depth": self.polls.waiting, "bound": self.settings.sockets_max, "full_total": 0},
         }
-        return {**own, **self._bundle.queues()}
+        return {**own, **self._bundle.queues(), **self.alone.queues()}
 
     def _ledger(self) -> Mapping[str, object]:
         ledger = self.hub.ledger

@@ -6,11 +6,47 @@ and a disk that hangs holds up nothing but its own callers: password hashing has
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from secureconnect.backends.system import ThreadBlocking
+from secureconnect.errors import ConfigError
+
+NODES_MAX: Final = 64
+"""Nodes of one machine that share a data folder. Each has a folder of its own in it."""
+
+
+@contextmanager
+def own_disk(data_dir: Path) -> Iterator[FolderDisk]:
+    """A folder in `data_dir` that no other running node has, for the length of the block: the first that is free.
+
+    So what a node that died had kept is brought home by the next one that starts here. The kernel lets go of it when the process
+    ends. Raises: ConfigError.
+    """
+    for number in range(1, NODES_MAX + 1):
+        folder = data_dir / f"node-{number}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"DATA_DIR: cannot make {folder}: {error.strerror}; give a folder that this user may write"
+            ) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield FolderDisk(folder)
+            return
+        finally:
+            os.close(descriptor)
+    raise ConfigError(f"DATA_DIR: {NODES_MAX} nodes run in {data_dir}; give this one a folder of its own")
 
 
 class FolderDisk:

@@ -9,8 +9,8 @@ from typing import Final, cast
 
 from secureconnect.fallback.outage_log import Item
 from secureconnect.fallback.sync import Rule, SyncBack, union
+from secureconnect.features.auth.endings import SessionEndings
 from secureconnect.features.auth.model import Ending, EndReason
-from secureconnect.features.auth.service import Auth
 from secureconnect.ids import SessionId, UserId
 
 KIND: Final = "session.ended"
@@ -18,8 +18,8 @@ HELD_MAX: Final = 200
 """Endings said again at a time. An outage has a few; of more, each gets its turn."""
 
 
-class Endings:
-    """The endings that this node keeps. `keep` is what `Auth` is given."""
+class KeptEndings:
+    """The endings that this node keeps. `keep` is what `SessionEndings` is given."""
 
     def __init__(self, sync: SyncBack) -> None:
         self._sync = sync
@@ -29,20 +29,20 @@ class Endings:
         """On return it survives a crash. Raises: OutageLogFull, BackendDown (the disk)."""
         await self._sync.keep(KIND, f"{session} {user}", ending.reason.encode())
 
-    def hold(self, auth: Auth, *, most: int = HELD_MAX) -> None:
+    def hold(self, endings: SessionEndings, *, most: int = HELD_MAX) -> None:
         """Say again what is not home yet, at most so many of them: for who was not reached, and for as long as it takes."""
         waiting = [item for item in self._sync.pending if item.kind == KIND]
         begin = self._turn if self._turn < len(waiting) else 0
         turn = waiting[begin : begin + most]
         self._turn = begin + len(turn)
-        auth.hold(map(_read, turn))
+        endings.hold(map(_read, turn))
 
 
-def endings_rule(auth: Auth) -> Rule:
+def endings_rule(endings: SessionEndings) -> Rule:
     """Never un-revoked: an ending that the database has already, for whatever reason, stays as it is there."""
 
     async def add(item: Item) -> bool:
-        return await auth.bring_home(*_read(item))
+        return await endings.bring_home(*_read(item))
 
     return union(add)
 

@@ -79,16 +79,16 @@ class OutageLogFull(Overloaded):
 
 
 class OutageLog:
-    """The file `name`. Call `load` once, first. `began`: None while nothing is kept."""
+    """The file `name`. Call `load` once, first. `began`: None while nothing is kept. `bytes`: of what is."""
 
     def __init__(self, disk: Disk, name: str, *, bytes_max: int = BYTES_MAX) -> None:
         self.began: Began | None = None
-        self._disk, self._name, self._bytes_max = disk, name, bytes_max
+        self.bytes, self.bytes_max, self.full_total = 0, bytes_max, 0
+        self._disk, self._name = disk, name
         self._pending: dict[int, Item] = {}
         self._newest: dict[tuple[str, str], int] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._number = 0
-        self._bytes = 0
         self._end = 0
         self._turn = anyio.Lock()
 
@@ -127,8 +127,9 @@ class OutageLog:
         Cancellation: it may be kept by a later run of this program.
         """
         async with self._turn:
-            if self._bytes + _size(key, data) > self._bytes_max:
-                raise OutageLogFull(details={"bytes_max": self._bytes_max})
+            if self.bytes + _size(key, data) > self.bytes_max:
+                self.full_total += 1
+                raise OutageLogFull(details={"bytes_max": self.bytes_max})
             began = [] if self.began is not None else [Began(at_us)]
             item = Item(self._number + 1, kind, key, data, at_us, expires_us)
             await self._append([*began, item])
@@ -147,7 +148,7 @@ class OutageLog:
             data = b"".join(map(_framed, rest))
             await self._on_disk(self._disk.replace(self._name, data))
             self.began, self._pending, self._newest, self._outcomes = None, {}, {}, {}
-            self._bytes, self._end = 0, len(data)
+            self.bytes, self._end = 0, len(data)
             for record in rest:
                 self._learn(record)
 
@@ -163,7 +164,7 @@ class OutageLog:
             self._pending[record.number] = record
             self._newest[record.kind, record.key] = record.number
             self._number = max(self._number, record.number)
-            self._bytes += _size(record.key, record.data)
+            self.bytes += _size(record.key, record.data)
         elif isinstance(record, Began):
             self.began = record
         else:

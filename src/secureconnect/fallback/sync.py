@@ -100,13 +100,18 @@ class SyncBack:
     """
 
     def __init__(self, dependency: str, log: OutageLog, receipts: Receipts, rules: Mapping[str, Rule], *, clock: Clock) -> None:
-        self._dependency, self._log, self._receipts, self._rules, self._clock = dependency, log, receipts, rules, clock
+        self._dependency, self._log, self._receipts, self._clock = dependency, log, receipts, clock
+        self._rules = dict(rules)
         self._away_since_us: int | None = None
 
     async def load(self) -> None:
         """Read what an earlier run has left. Raises: BackendDown (the disk)."""
         await self._log.load()
         await self._receipts.load()
+
+    def add_rule(self, kind: str, rule: Rule) -> None:
+        """One more, before `load`: for a home that is made of what needs this."""
+        self._rules[kind] = rule
 
     @property
     def pending(self) -> Sequence[Item]:

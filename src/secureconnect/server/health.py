@@ -7,7 +7,7 @@ good probe ends either. So a fault is named within 5 s and cleared within 10 s.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -157,6 +157,7 @@ class NodeHealth:
     process: Callable[[], Mapping[str, object]]
     scrape: Callable[[], bytes]
     degraded: Callable[[], Mapping[str, object]] = dict
+    receipts: Callable[[], Sequence[Mapping[str, object]]] = list
     started_us: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -181,6 +182,7 @@ class NodeHealth:
             "queues": self.queues(),
             "degraded": self.degraded(),
             "ledger": self.ledger(),
+            "receipts": self.receipts(),
             "process": self.process(),
         }
         return (503 if status == "unhealthy" else 200), shown

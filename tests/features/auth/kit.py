@@ -16,10 +16,11 @@ from secureconnect.backends.memory.auth import MemoryRevocations, MemorySessions
 from secureconnect.backends.memory.lockout import MemoryLockoutStore
 from secureconnect.backends.memory.locks import MemoryLocks
 from secureconnect.errors import BackendDown, NotAuthenticated
+from secureconnect.features.auth.endings import SESSION_ENDED
 from secureconnect.features.auth.model import Login, LoginSession, Registration, User
 from secureconnect.features.auth.passwords import Cost, Passwords
 from secureconnect.features.auth.revocations import RevocationSet
-from secureconnect.features.auth.service import SESSION_ENDED, Auth
+from secureconnect.features.auth.service import Auth
 from secureconnect.features.auth.tokens import Tokens
 from secureconnect.features.lockout.locks import LockSet
 from secureconnect.features.lockout.service import Lockouts
@@ -118,7 +119,7 @@ class House:
     def neighbour(self) -> House:
         """Another node on the same stores, which hears nothing but what `others` is given."""
         node = open_house(clock=self.clock, stores=(self.users, self.sessions, self.revocation_rows), seed=2)
-        self.others.append(node.auth.heard)
+        self.others.append(node.auth.endings.heard)
         return node
 
 

@@ -11,7 +11,7 @@ from tests.features.auth.kit import PASSWORD, House, Outage, no_entry, open_hous
 from secureconnect.backends.memory.auth import MemorySessions
 from secureconnect.errors import BackendDown, NotFound
 from secureconnect.fallback import OutageLog, Receipts, SyncBack
-from secureconnect.fallback.endings import KIND, Endings, endings_rule
+from secureconnect.fallback.endings import KIND, KeptEndings, endings_rule
 from secureconnect.features.auth.model import Ending
 from secureconnect.ids import SessionId, UserId, as_uuid
 from secureconnect.testing.faulty_disk import FaultyDisk
@@ -25,17 +25,18 @@ class Node:
     sql: Outage
     disk: FaultyDisk
     sync: SyncBack
-    endings: Endings
+    endings: KeptEndings
 
 
 async def node(house: House | None = None, disk: FaultyDisk | None = None) -> Node:
     """`house`: another start of its node, on the same stores."""
     house, disk = house or open_house(), disk or FaultyDisk()
     sql = Outage(house.sessions)
-    rules = {KIND: endings_rule(house.auth)}
+    rules = {KIND: endings_rule(house.auth.endings)}
     sync = SyncBack("sql", OutageLog(disk, "sql.outage"), Receipts(disk), rules, clock=house.clock)
-    endings = Endings(sync)
-    house.auth._sessions, house.auth._keep = cast("MemorySessions", sql), endings.keep
+    endings = KeptEndings(sync)
+    house.auth._sessions = house.auth.endings._sessions = cast("MemorySessions", sql)
+    house.auth.endings._keep = endings.keep
     await sync.load()
     return Node(house, sql, disk, sync, endings)
 
@@ -73,7 +74,7 @@ async def test_an_accepted_logout_survives_kill_and_holds_before_the_first_reque
     here.sql.is_on = True
     await here.house.auth.logout(here.house.auth.verify(login.access_token))
     again = await node(here.house.neighbour(), here.disk.after_power_cut())
-    again.endings.hold(again.house.auth)
+    again.endings.hold(again.house.auth.endings)
     no_entry(again.house, login)
     await again.sync.replay()
     await refused(again.house.auth.refresh(login.refresh_token), "UNAUTHORIZED")
@@ -142,12 +143,12 @@ async def test_a_token_that_another_node_gave_out_after_the_logout_ends_with_the
     for _ in range(10):
         here.house.clock.advance(800)
         login = await other.auth.refresh(login.refresh_token)
-        here.endings.hold(here.house.auth)  # as the node does all the time
+        here.endings.hold(here.house.auth.endings)  # as the node does all the time
         no_entry(here.house, login)
         assert other.lets_in(login)
     here.sql.is_on = False
     await here.sync.replay()
-    await other.auth.follow_revocations(here.house.revocation_rows)
+    await other.auth.endings.follow(here.house.revocation_rows)
     no_entry(other, login)
 
 
@@ -159,7 +160,7 @@ async def test_what_waits_is_said_again_in_turns() -> None:
     said: list[str] = []
     for _ in range(5):
         here.house.signals.clear()
-        here.endings.hold(here.house.auth, most=2)
+        here.endings.hold(here.house.auth.endings, most=2)
         said += [session for session, _ in here.house.ended]
     assert said == [*users, *users[:4]]
 
