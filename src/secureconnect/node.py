@@ -293,7 +293,7 @@ class Node:
             nursery.start_soon(lambda: run_announcements(self.announcer, deadlines=deadlines))
             for name, watched in self.watched.items():
                 await nursery.start(self._prober(self.dependencies[name], watched).run)
-            await nursery.start(self.alone.run, lambda: self.dependencies["sql"].state == "down")
+            await nursery.start(self.alone.run, self._is_without_sql)
             nursery.start_soon(self._follow, self.locks.follow)
             nursery.start_soon(self._follow, self.lockouts.bring_back)
             nursery.start_soon(lambda: run_presence(self.presence, random=self._ports.rng.random))
@@ -304,6 +304,10 @@ class Node:
         """Whom not to let in. Raises: Unavailable."""
         await self.revocations.load(self._bundle.revocations)
         await self.locks.follow()
+
+    def _is_without_sql(self) -> bool:
+        """A database that was not reached yet is waited for: that is no outage."""
+        return self.readiness.started and self.dependencies["sql"].state == "down"
 
     def _tokens_are_known(self) -> None:
         self._is_waiting = False

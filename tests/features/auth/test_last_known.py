@@ -58,13 +58,19 @@ async def test_a_set_older_than_a_token_lives_or_of_the_future_lets_only_tokens_
     assert revocations.refuses(identity("heard"))
 
 
-async def test_a_set_that_was_never_whole_is_old() -> None:
-    clock, disk = FixedClock(), FaultyDisk()
-    _, last_known = opened(disk, clock)
+async def test_a_node_that_waits_for_the_store_does_not_overwrite_what_was_known() -> None:
+    clock = FixedClock()
+    disk = await saved(clock)
+    before = dict(disk.files)
+    waiting, last_known = opened(disk, clock)
+    waiting.add(SessionId("heard while waiting"), UserId("u"), clock.now_us() + LIFE_US)
     await last_known.save()
-    revocations, again = opened(disk, clock)
-    await again.load(life_us=LIFE_US)
-    assert revocations.expires_early(identity("s2"))
+    assert disk.files == before
+    await last_known.load(life_us=LIFE_US)
+    await last_known.save()
+    again, reloaded = opened(disk, clock)
+    await reloaded.load(life_us=LIFE_US)
+    assert all(again.refuses(identity(session)) for session in ("s1", "heard", "heard while waiting"))
 
 
 async def test_what_a_full_set_refuses_instead_is_refused_after_the_start_too() -> None:
@@ -92,6 +98,7 @@ async def test_nothing_or_nonsense_on_the_disk_is_no_knowledge(data: bytes | Non
 async def test_it_is_written_when_something_changed_and_once_a_minute() -> None:
     clock, disk = FixedClock(), FaultyDisk()
     revocations, last_known = opened(disk, clock)
+    await revocations.load(Rows())
     await last_known.save()
     disk.files.clear()
     clock.advance(59)
@@ -115,7 +122,8 @@ async def test_it_is_written_when_something_changed_and_once_a_minute() -> None:
 
 async def test_a_disk_that_fails_is_told_of_once_and_tried_again() -> None:
     clock, disk = FixedClock(), FaultyDisk()
-    _, last_known = opened(disk, clock)
+    revocations, last_known = opened(disk, clock)
+    await revocations.load(Rows())
     disk.fails = True
     with capture_logs() as logs:
         await last_known.save()

@@ -48,7 +48,12 @@ class LastKnown:
         return True
 
     async def save(self) -> None:
-        """Write what is known, if it changed or was written a while ago. A disk that fails is told of once, and tried again."""
+        """Write what is known, if it changed or was written a while ago. A disk that fails is told of once, and tried again.
+
+        A node that waits for the store has heard of little, which must not take the place of what an earlier run knew.
+        """
+        if not self._revocations.was_whole:
+            return
         now_us, changes = self._clock.now_us(), self._revocations.changes
         if changes == self._saved_changes and 0 <= now_us - self._saved_us < STILL_US:
             return

@@ -73,6 +73,11 @@ class RevocationSet:
         """Whether the token is so old that an entry about it may have been dropped for want of room, or was never heard of."""
         return identity.expires_at_s * 1_000_000 <= max(self._floor_us, self._unknown_us)
 
+    @property
+    def was_whole(self) -> bool:
+        """Whether all that the store had was ever read, by this node now or before it started."""
+        return self._as_of_us > 0
+
     def known(self) -> Known:
         """To be kept for a start without the store."""
         return Known(self._as_of_us, self._floor_us, dict(self._until))
