@@ -52,6 +52,9 @@ class Place:
     def set_away(self, is_away: bool) -> None:
         self.rows.is_away = self.members.is_away = self.sql.is_on = is_away
 
+    async def load(self) -> None:
+        await self.house.revocations.load(self.rows)
+
     def is_away(self) -> bool:
         return self.rows.is_away
 
@@ -95,7 +98,7 @@ async def test_a_node_that_starts_without_the_store_judges_by_what_it_knew_last(
     await again.alone.load()
     async with trio.open_nursery() as nursery:
         await nursery.start(again.alone.run, again.is_away)
-        nursery.start_soon(lambda: again.alone.wait_for_store(known=known.set))
+        nursery.start_soon(lambda: again.alone.wait_for_store(again.load, known=known.set))
         with trio.fail_after(5):
             await known.wait()
         no_entry(again.house, out)
@@ -114,7 +117,7 @@ async def test_a_node_that_knows_nothing_lets_no_token_be_judged_before_the_stor
     known = trio.Event()
     await again.alone.load()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: again.alone.wait_for_store(known=known.set))
+        nursery.start_soon(lambda: again.alone.wait_for_store(again.load, known=known.set))
         await trio.sleep(60)
         assert not known.is_set()
         again.set_away(False)
