@@ -54,7 +54,7 @@ from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Context, Endpoint
 from secureconnect.server.exchange import Exchange
 from secureconnect.server.front import Front
-from secureconnect.server.health import Dependency, NodeHealth, Prober, Readiness
+from secureconnect.server.health import Dependency, NodeHealth, Prober, Readiness, ledger_object
 from secureconnect.server.origins import Origins, TrustedProxies
 from secureconnect.server.rate_limits import RateLimiter
 from secureconnect.server.router import Router
@@ -109,7 +109,7 @@ class Node:
         bundle = within_deadline(bundle, settings.store_deadline_s)
         self.name, self.settings, self.shared = name, settings, shared
         self._bundle, self._ports = bundle, ports
-        self._is_waiting = False
+        self._tokens_known = trio.Event()  # whom not to let in
         self.server: Server | None = None
         self.metrics = Metrics()
         self.readiness = Readiness()
@@ -133,7 +133,7 @@ class Node:
             self.readiness,
             self.dependencies,
             self._queues,
-            self._ledger,
+            lambda: ledger_object(self.hub.ledger),
             lambda: {**process(), "sockets": self.gateway.sockets},
             self.metrics.render,
             receipts=self.alone.receipts.show,
@@ -260,7 +260,7 @@ class Node:
         Raises: BackendDown when an embedded one cannot be read. Cancellation: ends at once; what was acknowledged is stored.
         """
         await self.alone.load()
-        is_networked = self._is_waiting = self._bundle.watched.stack is not None
+        is_networked = self._bundle.watched.stack is not None
         if not is_networked:
             await self._load()
         server = self.server = Server(
@@ -271,7 +271,7 @@ class Node:
             await core.start(self.gateway.run)
             await core.start(server.run)
             if is_networked:
-                await self.alone.wait_for_store(self._load, known=self._tokens_are_known)
+                await self.alone.wait_for_store(self._load, known=self._tokens_known.set)
             self.readiness.started = True
             task_status.started(server)
             await server.wait_ended()
@@ -304,16 +304,14 @@ class Node:
         """Whom not to let in. Raises: Unavailable."""
         await self.revocations.load(self._bundle.revocations)
         await self.locks.follow()
+        self._tokens_known.set()
 
     def _is_without_sql(self) -> bool:
         """A database that was not reached yet is waited for: that is no outage."""
         return self.readiness.started and self.dependencies["sql"].state == "down"
 
-    def _tokens_are_known(self) -> None:
-        self._is_waiting = False
-
     def _verify(self, token: str) -> Identity:
-        if self._is_waiting:
+        if not self._tokens_known.is_set():
             raise BackendDown("sql", "This node has not reached its database yet", retry_after_s=WAIT_S)
         return self.auth.verify(token)
 
@@ -365,17 +363,6 @@ class Node:
             "polls": {"depth": self.polls.waiting, "bound": self.settings.sockets_max, "full_total": 0},
         }
         return {**own, **self._bundle.queues(), **self.alone.queues()}
-
-    def _ledger(self) -> Mapping[str, object]:
-        ledger = self.hub.ledger
-        return {
-            "published": ledger.published,
-            "delivered": ledger.delivered,
-            "dropped": dict(ledger.dropped),
-            "pending": ledger.pending,
-            "replayed": ledger.replayed,
-            "polled": ledger.polled,
-        }
 
     def _watch(self) -> None:
         for name, read in figures({name: one.stack for name, one in self.watched.items() if one.stack is not None}).items():

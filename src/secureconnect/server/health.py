@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from secureconnect.errors import SecureConnectError
+from secureconnect.hub import Ledger
 from secureconnect.ports import Clock
 from secureconnect.server.wire import rfc3339
 
@@ -207,3 +208,15 @@ class NodeHealth:
         if not self.readiness.started or self.dependencies["sql"].state == "down":
             return "unhealthy"
         return "degraded" if any(s in ("slow", "down") for s in states) or self.degraded() else "healthy"
+
+
+def ledger_object(ledger: Ledger) -> dict[str, object]:
+    """The books of deliveries, as health shows them."""
+    return {
+        "published": ledger.published,
+        "delivered": ledger.delivered,
+        "dropped": dict(ledger.dropped),
+        "pending": ledger.pending,
+        "replayed": ledger.replayed,
+        "polled": ledger.polled,
+    }
