@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, closing, nullcontext
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ import trio
 from anyio import AsyncContextManagerMixin
 
 from secureconnect.backends.bundle import Bundle, Shared
+from secureconnect.backends.disk import own_disk
 from secureconnect.backends.embedded import open_embedded
 from secureconnect.backends.memory.bundle import memory_shared
 from secureconnect.backends.policies import redis_policy
@@ -77,14 +79,14 @@ class SecureConnect(AsyncContextManagerMixin):
         sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         ports = system_ports()
         name = NodeId(f"node-{ports.ids.new()[:8]}")
-        with closing(open_listener(self.settings.host, self.settings.port)) as listener:
+        with closing(open_listener(self.settings.host, self.settings.port)) as listener, own_disk(self.settings.data_dir) as disk:
             async with (
                 open_stores(self.settings, node=name, alone=True) as bundle,
                 open_shared(self.settings, ports) as shared,
             ):
                 self._node = Node(
                     bundle,
-                    ports,
+                    replace(ports, disk=disk),
                     self.settings,
                     secret=_secret(self.settings),
                     name=name,
@@ -119,24 +121,25 @@ class AsgiApp:
         ports = system_ports()
         settings = self._settings or load().settings
         name = NodeId(f"asgi-{ports.ids.new()[:8]}")
-        async with (
-            open_stores(settings, node=name, alone=True) as bundle,
-            open_shared(settings, ports) as shared,
-            trio.open_nursery() as nursery,
-        ):
-            node = Node(bundle, ports, settings, secret=_secret(settings), name=name, epoch=ports.clock.now_us(), shared=shared,
-                        process=_process)  # fmt: skip
-            await nursery.start(node.run_core)
-            node.readiness.started = True
-            self._web = node.web
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            nursery.cancel_scope.cancel()
+        with own_disk(settings.data_dir) as disk:
+            async with (
+                open_stores(settings, node=name, alone=True) as bundle,
+                open_shared(settings, ports) as shared,
+                trio.open_nursery() as nursery,
+            ):
+                node = Node(bundle, replace(ports, disk=disk), settings, secret=_secret(settings), name=name,
+                            epoch=ports.clock.now_us(), shared=shared, process=_process)  # fmt: skip
+                await nursery.start(node.run_core)
+                node.readiness.started = True
+                self._web = node.web
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                nursery.cancel_scope.cancel()
         await send({"type": "lifespan.shutdown.complete"})
 
 
 def system_ports() -> Ports:
-    """The real clock, chance, ids and threads."""
+    """The real clock, chance, ids and threads; a disk in memory, for commands."""
     return Ports(SystemClock(), SystemRng(), SystemIds(), ThreadBlocking())
 
 

@@ -8,23 +8,24 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
-import structlog
 import trio
 
 from secureconnect import __version__
 from secureconnect.backends.appends import Deadlines, run_announcements, run_appends
 from secureconnect.backends.bundle import Bundle, Shared, Watched
 from secureconnect.backends.deadlines import within_deadline
+from secureconnect.backends.memory.disk import MemoryDisk
 from secureconnect.backends.memory.lockout import MemoryLockoutStore
 from secureconnect.backends.memory.rates import MemoryRateStore
 from secureconnect.backends.presence import run_presence
 from secureconnect.backends.together import append_together
 from secureconnect.config import Settings
-from secureconnect.errors import BackendDown, SecureConnectError, Unavailable
+from secureconnect.errors import BackendDown, SecureConnectError
 from secureconnect.fallback import HOMES, Degradation, Home
+from secureconnect.fallback.alone import WAIT_S, Alone
 from secureconnect.features.access.service import Access
 from secureconnect.features.auth.model import Identity
 from secureconnect.features.auth.passwords import Cost, Passwords
@@ -46,7 +47,7 @@ from secureconnect.hub import Hub
 from secureconnect.ids import ConversationId, NodeId
 from secureconnect.observe.metrics import Metrics
 from secureconnect.observe.status import FeatureStatus
-from secureconnect.ports import Blocking, Clock, Ids, Listener, Rng
+from secureconnect.ports import Blocking, Clock, Disk, Ids, Listener, Rng
 from secureconnect.server import polling
 from secureconnect.server.bounds import front_limits, gateway_limits, hub_limits, rates_of
 from secureconnect.server.degraded import Board, shown
@@ -54,7 +55,7 @@ from secureconnect.server.dispatch import Dispatcher
 from secureconnect.server.endpoints import Context, Endpoint
 from secureconnect.server.exchange import Exchange
 from secureconnect.server.front import Front
-from secureconnect.server.health import Dependency, NodeHealth, Prober, Readiness
+from secureconnect.server.health import Dependency, NodeHealth, Prober, Readiness, ledger_object
 from secureconnect.server.origins import Origins, TrustedProxies
 from secureconnect.server.rate_limits import RateLimiter
 from secureconnect.server.router import Router
@@ -70,15 +71,11 @@ from secureconnect.server.websocket import Gateway
 from secureconnect.server.wire import Response
 
 FOLLOW_PERIOD_S = 1.0
-"""Between two looks for what other nodes, or a command line, did: a revocation and a lock hold everywhere within 2 s."""
+"""Between two looks for the locks that other nodes set: one holds everywhere within 2 s."""
 PURGE_PERIOD_S = 600.0
 """Between two sweeps of what ended long ago: login sessions, locks."""
-WAIT_S = 1.0
-"""Between two looks at a database that is away at the start."""
 FLUSH_S = 5.0
 """For appends that had begun when the server ended: one store call's deadline."""
-
-_log = structlog.get_logger("secureconnect.node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +86,8 @@ class Ports:
     rng: Rng
     ids: Ids
     blocking: Blocking
+    disk: Disk = field(default_factory=MemoryDisk)
+    """A folder of this node's own. In memory: where nothing must survive the process."""
 
 
 class Node:
@@ -112,7 +111,6 @@ class Node:
         bundle = within_deadline(bundle, settings.store_deadline_s)
         self.name, self.settings, self.shared = name, settings, shared
         self._bundle, self._ports = bundle, ports
-        self._is_waiting = False
         self.watched: Mapping[str, Watched] = {one.name: one for one in (bundle.watched, *shared.watched)}
         self.dependencies = {name: _dependency(one) for name, one in self.watched.items()}
         self.status = FeatureStatus()
@@ -122,6 +120,7 @@ class Node:
             now_s=trio.current_time,
             now_us=ports.clock.now_us,
         )
+        self._tokens_known = trio.Event()  # whom not to let in
         self.server: Server | None = None
         self.metrics = Metrics()
         self.readiness = Readiness(is_cut_off=lambda: self.degradation.is_cut_off(self.hub.others_lack()))
@@ -143,10 +142,11 @@ class Node:
             self.readiness,
             self.dependencies,
             lambda: self.telling.queues(),
-            lambda: self.telling.ledger(),
+            lambda: ledger_object(self.hub.ledger),
             lambda: {**process(), "sockets": self.gateway.sockets},
             self.metrics.render,
             lambda: shown(self.status.degraded),
+            self.alone.receipts.show,
         )
         rates = Rates(rates_of(settings), MemoryRateStore(ports.clock), shared=shared.rates, nodes=lambda: 1 + self.hub.others)
         self.limiter = RateLimiter(rates, ports.clock, is_on=settings.rate_limits)
@@ -160,7 +160,7 @@ class Node:
         self.log = Log(bundle.log, self.hub, now_s=trio.current_time, limits=LogLimits(total_s=settings.store_deadline_s))
         signals = MembershipSignals(self.access, signal=self.hub.signal)
         self.announcer = Announcer(bundle.announcements, partial(append_together, self.log.append), told=signals.told)
-        self.revocations = RevocationSet(ports.clock)
+        self.revocations, self.alone = RevocationSet(ports.clock), Alone(ports.disk, ports.blocking, clock=ports.clock)
         self.locks = LockSet(bundle.locks, ports.clock)
         self.lockouts = Lockouts(
             self.shared.lockouts,
@@ -182,7 +182,13 @@ class Node:
             guard=self.lockouts,
             refresh_token_s=settings.refresh_token_s,
             sessions_per_user_max=settings.sessions_per_user_max,
+            keep=self.alone.keep_ending,
         )
+        self.alone.serve(
+            self.auth.endings, self.revocations, bundle.revocations, self.access,
+            removed=lambda conversation, user: signals.tell(conversation, user, "removed", "removed"),
+            access_token_s=settings.access_token_s, deadline_s=settings.store_deadline_s,
+        )  # fmt: skip
         self.conversations = Conversations(
             bundle.conversations,
             self.access,
@@ -250,7 +256,7 @@ class Node:
             end_waits=self.polls.end_waits,
         )
         self.hub.on_signal("membership", self._membership_changed)
-        self.hub.on_signal("session.ended", self.auth.heard)
+        self.hub.on_signal("session.ended", self.auth.endings.heard)
         self.hub.on_signal(LOCKED, self.locks.heard)
 
     async def run(self, listener: Listener, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED) -> None:
@@ -260,8 +266,9 @@ class Node:
         that this node lives and is not ready, and every token is refused with 503.
         Raises: BackendDown when an embedded one cannot be read. Cancellation: ends at once; what was acknowledged is stored.
         """
-        self._is_waiting = self._bundle.watched.stack is not None
-        if not self._is_waiting:
+        await self.alone.load()
+        is_networked = self._bundle.watched.stack is not None
+        if not is_networked:
             await self._load()
         server = self.server = Server(
             listener, self.front, self.gateway, readiness=self.readiness, grace_s=self.settings.shutdown_grace_s
@@ -270,7 +277,8 @@ class Node:
             await core.start(self._core)
             await core.start(self.gateway.run)
             await core.start(server.run)
-            await self._wait_for_stores()
+            if is_networked:
+                await self.alone.wait_for_store(self._load, known=self._tokens_known.set)
             self.readiness.started = True
             task_status.started(server)
             await server.wait_ended()
@@ -280,6 +288,7 @@ class Node:
 
     async def run_core(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Everything but a listener of its own and sockets: for who brings requests in another way (ASGI)."""
+        await self.alone.load()
         await self._load()
         await self._core(task_status=task_status)
 
@@ -289,7 +298,7 @@ class Node:
             await nursery.start(self.hub.run)
             await nursery.start(lambda task_status: run_appends(self.log.pipeline, deadlines=deadlines, task_status=task_status))
             nursery.start_soon(lambda: run_announcements(self.announcer, deadlines=deadlines))
-            nursery.start_soon(self._follow, lambda: self.auth.follow_revocations(self._bundle.revocations))
+            await nursery.start(self.alone.run, self._is_without_sql)
             nursery.start_soon(self._follow, self.locks.follow)
             nursery.start_soon(self._follow, self.lockouts.bring_back)
             nursery.start_soon(lambda: run_presence(self.presence, random=self._ports.rng.random))
@@ -303,19 +312,14 @@ class Node:
         """Whom not to let in. Raises: Unavailable."""
         await self.revocations.load(self._bundle.revocations)
         await self.locks.follow()
+        self._tokens_known.set()
 
-    async def _wait_for_stores(self) -> None:
-        """Without the revocations no token may pass."""
-        while self._is_waiting:
-            try:
-                await self._load()
-                self._is_waiting = False
-            except Unavailable as error:
-                _log.info("waiting_for_sql", error=str(error))
-                await trio.sleep(WAIT_S)
+    def _is_without_sql(self) -> bool:
+        """A database that was not reached yet is waited for: that is no outage."""
+        return self.readiness.started and self.dependencies["sql"].state == "down"
 
     def _verify(self, token: str) -> Identity:
-        if self._is_waiting:
+        if not self._tokens_known.is_set():
             raise BackendDown("sql", "This node has not reached its database yet", retry_after_s=WAIT_S)
         return self.auth.verify(token)
 
@@ -355,7 +359,7 @@ class Node:
     def _tell_of_itself(self) -> None:
         self.telling = Telling(
             self.settings, self.hub, self.dispatcher, self.exchange, self.front, self.gateway, self.polls, self.status,
-            self.dependencies, self._bundle.queues,
+            self.dependencies, lambda: {**self._bundle.queues(), **self.alone.queues()},
         )  # fmt: skip
         stacks = {name: one.stack for name, one in self.watched.items() if one.stack is not None}
         self.telling.watch(self.metrics, stacks, unexpected=self.unexpected)

@@ -64,6 +64,26 @@ class Blocking(Protocol):
         ...
 
 
+class Disk(Protocol):
+    """Small files in a folder of this node's own. What a write has returned from survives a power cut.
+
+    Writes are done one after another in the order of their calls, those included whose caller was cancelled.
+    Every method raises OSError, and then may have done a part. Cancellation: returns at once; the work goes on.
+    """
+
+    async def read(self, name: str) -> bytes | None:
+        """The whole file; None: there is none."""
+        ...
+
+    async def write(self, name: str, data: bytes, *, at: int) -> None:
+        """Put `data` at this place, at most the file's length, and end the file behind it. A crash may leave a part of it."""
+        ...
+
+    async def replace(self, name: str, data: bytes) -> None:
+        """Make this the file. Atomic: a crash leaves the whole of the old one or of the new one."""
+        ...
+
+
 class Transport(Protocol):
     """The bytes of one connection. Implementations: kernel socket, simulated network, TLS (later).
 

@@ -41,6 +41,7 @@ from secureconnect.server.serve import Server
 from secureconnect.server.wire import Response
 from secureconnect.testing.determinism import task_count
 from secureconnect.testing.faulty_bus import FaultyBus
+from secureconnect.testing.faulty_disk import FaultyDisk
 from secureconnect.testing.faulty_stores import Condition, Wire, faulty
 from secureconnect.testing.simulated_network import SimulatedNetwork
 from secureconnect.testing.world import InlineBlocking, World, WorldClock, WorldIds, WorldRng
@@ -83,6 +84,7 @@ class Host:
         self.node: Node | None = None
         self.server: Server | None = None
         self.wire = Wire()
+        self.disk = FaultyDisk()
         self.scope = trio.CancelScope()
         self.task: trio.lowlevel.Task | None = None
         self.tasks_at_start = 0
@@ -160,6 +162,7 @@ class Cluster:
         while True:
             host.epoch += 1
             host.wire = Wire()
+            host.disk = host.disk.after_power_cut()  # what the last run still writes is lost
             host.scope = trio.CancelScope()
             started = trio.Event()
             self.world.begin(self._run, host, host.wire, started)
@@ -198,6 +201,7 @@ class Cluster:
             WorldRng(self.world, f"{host.name} rng"),
             WorldIds(self.world, f"{host.name} ids"),
             InlineBlocking(),
+            host.disk,
         )
         WatchedNode.world = self.world
         return WatchedNode(

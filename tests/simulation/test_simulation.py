@@ -20,7 +20,7 @@ SMALL_SEEDS = 200
 QUIET_SEEDS = 60
 BIG_SEEDS = 12
 SEEDS_TO_A_BUG = 150
-FAULTS_LEFT_MAX = 6
+FAULTS_LEFT_MAX = 5
 HARD_BUGS = {"unbounded queue", "cancelled between commit and publish", "removed and still there"}
 """They take tens of seeds to show."""
 SHARE_MIN = 0.02

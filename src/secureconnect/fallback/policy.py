@@ -78,7 +78,7 @@ POLICY: Final[Sequence[Row]] = (
         (Effect(("sql",), "refresh", "access tokens are good until they expire; refreshing waits for the database"),),
     ),
     Row(
-        "revocations", ("sql",), "own", "refused", ACROSS_NODES_S, "union",
+        "revocations", ("sql",), "own", "own", ACROSS_NODES_S, "union",
         "secureconnect.features.auth.revocations:RevocationSet",
     ),
     Row(

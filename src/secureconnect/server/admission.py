@@ -132,10 +132,12 @@ async def everything(access: Access, user: UserId) -> dict[str, Admission | None
     None where that is not known yet and `admit` must be asked. Raises: Unavailable.
     """
     found: dict[str, Admission | None] = {user_channel(user): Admission(1)}
-    for standing in await access.conversations_of(user):
-        if (mine := standing.membership) is not None:
-            known = None if mine.visible_from == SEES_NOTHING else Admission(mine.visible_from, mine.joined_sequence)
-            found[conversation_channel(standing.rules.conversation)] = known
+    for conversation, standing in (await access.conversations_of(user)).items():
+        mine = None if standing is None else standing.membership
+        is_known = mine is not None and mine.visible_from != SEES_NOTHING
+        found[conversation_channel(conversation)] = (
+            Admission(mine.visible_from, mine.joined_sequence) if mine is not None and is_known else None
+        )
     return found
 
 

@@ -7,7 +7,7 @@ good probe ends either. So a fault is named within 5 s and cleared within 10 s.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from secureconnect.errors import SecureConnectError
+from secureconnect.hub import Ledger
 from secureconnect.ports import Clock
 from secureconnect.server.wire import rfc3339
 
@@ -175,6 +176,7 @@ class NodeHealth:
     process: Callable[[], Mapping[str, object]]
     scrape: Callable[[], bytes]
     degraded: Callable[[], Mapping[str, object]] = dict
+    receipts: Callable[[], Sequence[Mapping[str, object]]] = list
     started_us: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,6 +201,7 @@ class NodeHealth:
             "queues": self.queues(),
             "degraded": self.degraded(),
             "ledger": self.ledger(),
+            "receipts": self.receipts(),
             "process": self.process(),
         }
         return (503 if status == "unhealthy" else 200), shown
@@ -224,3 +227,15 @@ class NodeHealth:
         if not self.readiness.started or self.dependencies["sql"].state == "down":
             return "unhealthy"
         return "degraded" if any(s in ("slow", "down") for s in states) or self.degraded() else "healthy"
+
+
+def ledger_object(ledger: Ledger) -> dict[str, object]:
+    """The books of deliveries, as health shows them."""
+    return {
+        "published": ledger.published,
+        "delivered": ledger.delivered,
+        "dropped": dict(ledger.dropped),
+        "pending": ledger.pending,
+        "replayed": ledger.replayed,
+        "polled": ledger.polled,
+    }

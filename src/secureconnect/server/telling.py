@@ -1,4 +1,4 @@
-"""What a node tells of itself in figures: its queues and its ledger for health, and all that `/metrics` watches."""
+"""What a node tells of itself in figures: its queues for health, and all that `/metrics` watches."""
 
 from __future__ import annotations
 
@@ -52,18 +52,6 @@ class Telling:
             "polls": {"depth": self.polls.waiting, "bound": settings.sockets_max, "full_total": 0},
         }
         return {**own, **self.queues_below()}
-
-    def ledger(self) -> Mapping[str, object]:
-        """Deliveries since the start."""
-        ledger = self.hub.ledger
-        return {
-            "published": ledger.published,
-            "delivered": ledger.delivered,
-            "dropped": dict(ledger.dropped),
-            "pending": ledger.pending,
-            "replayed": ledger.replayed,
-            "polled": ledger.polled,
-        }
 
     def watch(self, metrics: Metrics, stacks: Mapping[str, Stack], *, unexpected: Callable[[], int]) -> None:
         """Let `/metrics` read them. `stacks` by dependency."""

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from secureconnect.errors import Forbidden, NotFound
+from secureconnect.errors import BackendDown, Forbidden, NotFound
 from secureconnect.features.access import service
 from secureconnect.features.access.model import Membership, Rules, Standing
 from secureconnect.features.access.service import CACHE_S, Access
@@ -18,6 +18,10 @@ HERE, THERE, NOWHERE = (ConversationId(name) for name in ("here", "there", "nowh
 ADA, BOB = UserId("ada"), UserId("bob")
 
 
+def standing(conversation: ConversationId, membership: Membership | None) -> Standing:
+    return Standing(Rules(conversation, "group", ADA, False, False, False), membership)
+
+
 class Store:
     """Counts the questions; `gate` holds the answers back after they were looked up."""
 
@@ -25,6 +29,7 @@ class Store:
         self.members: dict[tuple[ConversationId, UserId], Membership] = {}
         self.asked = 0
         self.gate: trio.Event | None = None
+        self.is_away = False
 
     def admit(self, conversation: ConversationId, user: UserId) -> None:
         self.members[conversation, user] = Membership(conversation, user, "member", 0)
@@ -34,18 +39,21 @@ class Store:
         found = self.members.get((conversation, user))
         if self.gate is not None:
             await self.gate.wait()
-        await trio.lowlevel.checkpoint()
-        if conversation == NOWHERE:
-            return None
-        return Standing(Rules(conversation, "group", ADA, False, False, False), found)
+        await self._answer()
+        return None if conversation == NOWHERE else standing(conversation, found)
 
     async def member_ids(self, conversation: ConversationId) -> Sequence[UserId]:
-        await trio.lowlevel.checkpoint()
+        await self._answer()
         return [user for place, user in self.members if place == conversation]
 
     async def conversations_of(self, user: UserId) -> Sequence[Standing]:
+        await self._answer()
+        return [standing(place, found) for (place, one), found in self.members.items() if one == user]
+
+    async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()
-        return []
+        if self.is_away:
+            raise BackendDown("sql")
 
     async def co_members(self, user: UserId, among: Sequence[UserId]) -> Sequence[UserId]:
         await trio.lowlevel.checkpoint()

@@ -15,11 +15,12 @@ import trio
 from secureconnect.backends.memory.auth import MemoryRevocations, MemorySessions, MemoryUsers
 from secureconnect.backends.memory.lockout import MemoryLockoutStore
 from secureconnect.backends.memory.locks import MemoryLocks
-from secureconnect.errors import NotAuthenticated
+from secureconnect.errors import BackendDown, NotAuthenticated
+from secureconnect.features.auth.endings import SESSION_ENDED
 from secureconnect.features.auth.model import Login, LoginSession, Registration, User
 from secureconnect.features.auth.passwords import Cost, Passwords
 from secureconnect.features.auth.revocations import RevocationSet
-from secureconnect.features.auth.service import SESSION_ENDED, Auth
+from secureconnect.features.auth.service import Auth
 from secureconnect.features.auth.tokens import Tokens
 from secureconnect.features.lockout.locks import LockSet
 from secureconnect.features.lockout.service import Lockouts
@@ -118,7 +119,7 @@ class House:
     def neighbour(self) -> House:
         """Another node on the same stores, which hears nothing but what `others` is given."""
         node = open_house(clock=self.clock, stores=(self.users, self.sessions, self.revocation_rows), seed=2)
-        self.others.append(node.auth.heard)
+        self.others.append(node.auth.endings.heard)
         return node
 
 
@@ -209,3 +210,22 @@ def no_entry(house: House, login: Login, code: str = "TOKEN_REVOKED") -> None:
     with pytest.raises(NotAuthenticated) as refusal:
         house.auth.verify(login.access_token)
     assert refusal.value.word == code
+
+
+class Outage:
+    """Between an `Auth` and its sessions: while `is_on`, every call is refused, or only the write when `reads` go on."""
+
+    def __init__(self, sessions: MemorySessions) -> None:
+        self.is_on = self.reads = False
+        self._sessions = sessions
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        method: Callable[..., Awaitable[object]] = getattr(self._sessions, name)
+
+        async def call(*args: object, **named: object) -> object:
+            if self.is_on and not (self.reads and name in {"session", "sessions_of"}):
+                await trio.lowlevel.checkpoint()
+                raise BackendDown("sql")
+            return await method(*args, **named)
+
+        return call

@@ -8,7 +8,7 @@ import pytest
 from tests.features.auth.kit import PASSWORD, Ended, no_entry, open_house, refused
 
 from secureconnect.errors import BackendDown, NotAuthenticated, NotFound
-from secureconnect.features.auth.service import SESSION_ENDED
+from secureconnect.features.auth.endings import SESSION_ENDED
 from secureconnect.ids import SessionId
 
 
@@ -95,10 +95,10 @@ async def test_other_nodes_find_it_in_the_store_when_the_signal_is_lost() -> Non
     house.others.clear()
     await house.auth.logout(house.auth.verify(login.access_token))
     assert other.lets_in(login)
-    await other.auth.follow_revocations(house.revocation_rows)
+    await other.auth.endings.follow(house.revocation_rows)
     no_entry(other, login)
     assert other.ended == [(login.session, "logout")]  # its sockets hang up too
-    await other.auth.follow_revocations(house.revocation_rows)
+    await other.auth.endings.follow(house.revocation_rows)
     assert len(other.signals) == 1
 
 
@@ -115,7 +115,7 @@ async def test_the_signal_says_which_session_of_whom_and_why() -> None:
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b'{"session_id":1,"user_id":"u","reason":"logout"}'])
 def test_a_signal_that_makes_no_sense_is_ignored(data: bytes) -> None:
     house = open_house()
-    house.auth.heard(data)
+    house.auth.endings.heard(data)
     assert len(house.revocations) == 0
 
 

@@ -52,7 +52,7 @@ async def follow(revocations: RevocationSet, rows: Rows) -> list[int]:
 def test_a_session_is_refused_from_the_moment_it_is_added() -> None:
     revocations = RevocationSet(FixedClock())
     assert not revocations.refuses(identity("a"))
-    assert revocations.add(SessionId("a"), START_US + LIFE_US)
+    assert revocations.add(SessionId("a"), UserId("u"), START_US + LIFE_US)
     assert revocations.refuses(identity("a"))
     assert not revocations.refuses(identity("b"))
 
@@ -60,10 +60,10 @@ def test_a_session_is_refused_from_the_moment_it_is_added() -> None:
 def test_the_same_again_is_no_news_and_never_shortens() -> None:
     clock = FixedClock()
     revocations = RevocationSet(clock)
-    revocations.add(SessionId("a"), START_US + LIFE_US)
-    assert not revocations.add(SessionId("a"), START_US + 1)
+    revocations.add(SessionId("a"), UserId("u"), START_US + LIFE_US)
+    assert not revocations.add(SessionId("a"), UserId("u"), START_US + 1)
     clock.advance(HOUR_S + 100)
-    revocations.add(SessionId("b"), START_US + 2 * LIFE_US)
+    revocations.add(SessionId("b"), UserId("u"), START_US + 2 * LIFE_US)
     assert revocations.refuses(identity("a"))
 
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_valid_any_more_is_forgotten() -> None:
     clock = FixedClock()
     revocations = RevocationSet(clock)
     for number in range(100):
-        revocations.add(SessionId(str(number)), clock.now_us() + LIFE_US)
+        revocations.add(SessionId(str(number)), UserId("u"), clock.now_us() + LIFE_US)
         clock.advance(100)
     assert len(revocations) <= (900 + HOUR_S) / 100 + 1
 
@@ -79,9 +79,9 @@ def test_what_cannot_be_valid_any_more_is_forgotten() -> None:
 def test_a_clock_that_jumps_back_an_hour_revives_nothing() -> None:
     clock = FixedClock()
     revocations = RevocationSet(clock)
-    revocations.add(SessionId("a"), clock.now_us() + LIFE_US)
+    revocations.add(SessionId("a"), UserId("u"), clock.now_us() + LIFE_US)
     clock.advance(900 + HOUR_S - 1)
-    revocations.add(SessionId("b"), clock.now_us() + LIFE_US)
+    revocations.add(SessionId("b"), UserId("u"), clock.now_us() + LIFE_US)
     clock.advance(-HOUR_S)  # now the token of "a" is within its life again
     assert revocations.refuses(identity("a"))
 
@@ -90,7 +90,7 @@ def test_when_the_set_is_full_old_tokens_must_be_refreshed_instead() -> None:
     clock = FixedClock()
     revocations = RevocationSet(clock, entries_max=2)
     for number, session in enumerate("abc"):
-        revocations.add(SessionId(session), START_US + LIFE_US + number * 1_000_000)
+        revocations.add(SessionId(session), UserId("u"), START_US + LIFE_US + number * 1_000_000)
     assert len(revocations) == 2
     assert revocations.expires_early(identity("a", expires_in_s=900))  # dropped, and refused all the same
     assert not revocations.expires_early(identity("x", expires_in_s=901))
@@ -116,7 +116,7 @@ async def test_following_tells_what_is_news_and_nothing_twice() -> None:
     revocations, rows = RevocationSet(FixedClock()), Rows(row(1), row(2))
     await revocations.load(rows)
     rows.rows += [row(3), row(4, "known")]
-    revocations.add(SessionId("known"), START_US + LIFE_US)
+    revocations.add(SessionId("known"), UserId("u"), START_US + LIFE_US)
     assert await follow(revocations, rows) == [3]
     assert await follow(revocations, rows) == []
 

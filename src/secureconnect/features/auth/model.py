@@ -14,6 +14,8 @@ from secureconnect.ids import SessionId, UserId
 
 EndReason = Literal["logout", "reuse", "banned", "replaced"]
 """Why a session ended: its user said so · an old refresh token came back · the user was banned · too many sessions."""
+Ack = Literal["stored", "accepted"]
+"""How an ending is kept: in the store · on this node's disk, in force here, to be stored when the store is back."""
 SystemRole = Literal["user", "admin"]
 
 

@@ -3,9 +3,8 @@
 What an answer tells a stranger: a login with an unknown e-mail and one with a wrong password do the same work and read the same;
 a registration says which of e-mail and user name is taken, because it must.
 
-Ending a session is: the store (session and revocation in one step), then, without a wait between, this node's revocation set and
-the signal `session.ended`, on which sockets hang up. A request that is cancelled after the store has committed leaves the rest to
-`follow_revocations`, which finds the row within its period; so do the other nodes when the signal is lost.
+How a session ends, also while the store is away, is said in endings.py. New sessions and new tokens are refused meanwhile, for a
+session that is continued on two sides cannot be told from a stolen one.
 """
 
 from __future__ import annotations
@@ -14,36 +13,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-import msgspec
 import structlog
 
-from secureconnect.errors import BadRequest, Forbidden, NotAuthenticated, NotFound
+from secureconnect.errors import BadRequest, Forbidden, NotAuthenticated, NotFound, Unavailable
 from secureconnect.features.auth import fields
+from secureconnect.features.auth.endings import Keep, SessionEndings
 from secureconnect.features.auth.model import (
     UNKNOWN_DEVICE,
+    Ack,
     Device,
-    Ending,
-    EndReason,
     Exchange,
     Identity,
     Login,
     LoginSession,
     Registration,
-    Revocation,
+    Rotation,
     SystemRole,
     User,
 )
 from secureconnect.features.auth.passwords import Passwords
 from secureconnect.features.auth.revocations import RevocationSet
-from secureconnect.features.auth.store import RevocationStore, SessionStore, UsernameTaken, UserStore
-from secureconnect.features.auth.tokens import EARLY_LEEWAY_S, RefreshToken, Tokens
+from secureconnect.features.auth.store import SessionStore, UsernameTaken, UserStore
+from secureconnect.features.auth.tokens import RefreshToken, Tokens
 from secureconnect.features.lockout.model import Guard
 from secureconnect.ids import SessionId, UserId, is_uuid
 from secureconnect.observe import stage
 from secureconnect.ports import Clock, Ids, Rng
 
-SESSION_ENDED: Final = "session.ended"
-"""The signal's name; its data is `{session_id, user_id, reason}` in JSON."""
 REFRESH_TOKEN_S: Final = 2_592_000
 SESSIONS_PER_USER_MAX: Final = 10
 REPEAT_US: Final = 60_000_000
@@ -54,12 +50,6 @@ PURGE_AFTER_US: Final = 30 * 86_400_000_000
 PURGE_ROWS_MAX: Final = 500
 
 _log = structlog.get_logger("secureconnect.auth")
-
-
-class _Ended(msgspec.Struct):
-    session_id: str
-    user_id: str
-    reason: str
 
 
 class Auth:
@@ -80,36 +70,32 @@ class Auth:
         guard: Guard,
         refresh_token_s: int = REFRESH_TOKEN_S,
         sessions_per_user_max: int = SESSIONS_PER_USER_MAX,
+        keep: Keep | None = None,
     ) -> None:
         self._users = users
         self._sessions = sessions
-        self._revocations = revocations
         self._passwords = passwords
         self._tokens = tokens
         self._clock = clock
         self._ids = ids
         self._rng = rng
-        self._signal = signal
         self._guard = guard
+        self.endings = SessionEndings(
+            sessions, revocations, clock=clock, access_token_s=tokens.access_token_s, signal=signal, keep=keep
+        )
         self._refresh_token_us = refresh_token_s * 1_000_000
         self._sessions_per_user_max = sessions_per_user_max
 
     def verify(self, token: str) -> Identity:
         """Whose access token this is. Raises: NotAuthenticated (`UNAUTHORIZED`, `TOKEN_EXPIRED`, `TOKEN_REVOKED`)."""
         identity = self._tokens.verify(token)
-        self._check_revoked(identity)
+        self.endings.check(identity)
         return identity
 
     def check(self, identity: Identity) -> None:
         """Whether a token that was verified before is still good. Raises: NotAuthenticated, as `verify`."""
         self._tokens.check_life(identity)
-        self._check_revoked(identity)
-
-    def _check_revoked(self, identity: Identity) -> None:
-        if self._revocations.refuses(identity):
-            raise NotAuthenticated("Token revoked", code="TOKEN_REVOKED")
-        if self._revocations.expires_early(identity):
-            raise NotAuthenticated("Token expired", code="TOKEN_EXPIRED")
+        self.endings.check(identity)
 
     async def register(self, registration: Registration, device: Device = UNKNOWN_DEVICE) -> Login:
         """A new account and its first session, both or neither.
@@ -169,10 +155,10 @@ class Auth:
         """Beyond the limit of sessions those not used for longest end."""
         now_us = self._clock.now_us()
         session, refresh = self._new_session(user, device, now_us)
-        surplus = self._ending("replaced", now_us)
+        surplus = self.endings.ending("replaced", now_us)
         stage.at("sql")
         for ended in await self._sessions.begin(session, keep=self._sessions_per_user_max, surplus=surplus):
-            self._enforce(ended, user.id, surplus.reason, surplus.until_us)
+            self.endings.enforce(ended, user.id, surplus)
         return self._login(user, refresh, now_us)
 
     async def refresh(self, refresh_token: str, *, client_refresh_id: str | None = None) -> Login:
@@ -188,12 +174,12 @@ class Auth:
         stage.at("sql")
         session = await self._sessions.session(present.session)
         user = None if session is None else await self._users.user(session.user)
-        if user is None or user.status == "deleted":
+        if session is None or user is None or user.status == "deleted":
             raise _invalid_refresh()
         _refuse_banned(user)
-        return await self._exchange(user, present, repeatable)
+        return await self._exchange(user, session, present, repeatable)
 
-    async def _exchange(self, user: User, present: RefreshToken, repeatable: str | None) -> Login:
+    async def _exchange(self, user: User, session: LoginSession, present: RefreshToken, repeatable: str | None) -> Login:
         following = (
             self._tokens.next_refresh(present, repeatable)
             if repeatable is not None
@@ -206,58 +192,38 @@ class Auth:
             at_us=now_us,
             expires_us=now_us + self._refresh_token_us,
             repeat_after_us=now_us - REPEAT_US,
-            reuse=self._ending("reuse", now_us),
+            reuse=self.endings.ending("reuse", now_us),
         )
-        rotation = await self._sessions.rotate(present.session, exchange)
+        try:
+            rotation = await self._sessions.rotate(present.session, exchange)
+        except Unavailable as error:
+            if not _is_reused(session, present):
+                raise
+            await self.endings.keep(present.session, user.id, exchange.reuse, because=error)
+            rotation = Rotation("reused")
+        else:
+            if rotation.outcome == "reused":
+                self.endings.enforce(present.session, user.id, exchange.reuse)
         if rotation.outcome == "reused":
             _log.warning("refresh_token_reused", session_id=present.session, user_id=user.id)
-            self._enforce(present.session, user.id, "reuse", exchange.reuse.until_us)
         if rotation.outcome in ("reused", "gone"):
             raise _invalid_refresh()
         return self._login(user, following, rotation.rotated_us)
 
-    async def logout(self, identity: Identity) -> None:
-        """End the session of this token. Raises: BackendDown (nothing happened), OutcomeUnknown (repeat it)."""
-        if not await self._end(identity.session, identity.user, "logout"):
+    async def logout(self, identity: Identity) -> Ack:
+        """End the session of this token. Raises: Unavailable (repeat it): neither the store nor this node could keep it."""
+        ack = await self.endings.end(identity.session, identity.user, "logout")
+        if ack is None:
             # Another node was faster, or a restored store has forgotten it: this token ends here all the same.
-            self._enforce(identity.session, identity.user, "logout", self._ending("logout", self._clock.now_us()).until_us)
+            self.endings.enforce(identity.session, identity.user, self.endings.ending("logout", self._clock.now_us()))
+        return ack or "stored"
 
-    async def end_session(self, user: UserId, session: SessionId) -> None:
-        """End another session of the same user. Raises: NotFound, BackendDown, OutcomeUnknown."""
-        if not await self._end(session, user, "logout"):
+    async def end_session(self, user: UserId, session: SessionId) -> Ack:
+        """End another session of the same user; `accepted` does not say that there is one. Raises: NotFound, and as `logout`."""
+        ack = await self.endings.end(session, user, "logout") if is_uuid(session) else None
+        if ack is None:
             raise NotFound("There is no such session", details={"field": "session_id"})
-
-    async def _end(self, session: SessionId, user: UserId, reason: EndReason) -> bool:
-        ending = self._ending(reason, self._clock.now_us())
-        stage.at("sql")
-        ended = await self._sessions.end(session, user, ending)
-        if ended:
-            self._enforce(session, user, reason, ending.until_us)
-        return ended
-
-    def _enforce(self, session: SessionId, user: UserId, reason: EndReason, until_us: int) -> None:
-        """The store has it: from here on its tokens are refused on this node, and every node is told."""
-        self._revocations.add(session, until_us)
-        self._signal(SESSION_ENDED, msgspec.json.encode(_Ended(session, user, reason)))
-
-    def _enforce_stored(self, row: Revocation) -> None:
-        self._enforce(row.session, row.user, row.reason, row.until_us)
-
-    def heard(self, data: bytes) -> None:
-        """The handler of the signal `session.ended`: what another node ended is refused here too. Never raises."""
-        try:
-            ended = msgspec.json.decode(data, type=_Ended)
-        except msgspec.DecodeError:
-            _log.warning("signal_unreadable", signal=SESSION_ENDED, bytes=len(data))
-            return
-        self._revocations.add(SessionId(ended.session_id), self._ending("logout", self._clock.now_us()).until_us)
-
-    async def follow_revocations(self, store: RevocationStore) -> None:
-        """Take over what other nodes (or a command line beside this one) ended and no signal told. Call it every 2 s or oftener.
-
-        Raises: BackendDown, DeadlineExceeded; call it again.
-        """
-        await self._revocations.follow(store, self._enforce_stored)
+        return ack
 
     async def purge(self) -> int:
         """Forget what ended or expired a month ago, a bounded number at a time; returns how many rows went."""
@@ -344,10 +310,6 @@ class Auth:
             expires_in_s=max(0, expires_at_s - self._clock.now_us() // 1_000_000),
         )
 
-    def _ending(self, reason: EndReason, at_us: int) -> Ending:
-        """The leeway: another node's clock may have been ahead when it gave the last token out."""
-        return Ending(reason, at_us=at_us, until_us=at_us + (self._tokens.access_token_s + EARLY_LEEWAY_S) * 1_000_000)
-
 
 def _comparable(email: str) -> str:
     """An address as it would be stored, or a text that no account has."""
@@ -355,6 +317,11 @@ def _comparable(email: str) -> str:
         return fields.email(email)
     except BadRequest:
         return ""
+
+
+def _is_reused(session: LoginSession, presented: RefreshToken) -> bool:
+    """By what was read of the session just before: an older token came back, whatever the store would say of it now."""
+    return session.ended_us is None and presented.hash not in (session.refresh_hash, session.previous_hash)
 
 
 def _refuse_banned(user: User) -> None:

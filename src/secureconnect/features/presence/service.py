@@ -28,7 +28,7 @@ from secureconnect.features.access.service import Access
 from secureconnect.features.presence.leasing import LINGER_S, Leasing
 from secureconnect.features.presence.store import USERS_MAX, Change, LeaseStore, Sighting
 from secureconnect.hub import Frame
-from secureconnect.ids import ConversationId, NodeId, UserId, conversation_channel
+from secureconnect.ids import NodeId, UserId, conversation_channel
 from secureconnect.ports import Clock, rfc3339
 
 DEBOUNCE_S: Final = 2.0
@@ -268,8 +268,8 @@ class Presence:
             self._doubtful[one.user] = None
             if len(self._doubtful) > NEWS_MAX:
                 del self._doubtful[next(iter(self._doubtful))]
-        for count, standing in enumerate(await self._access.conversations_of(one.user), 1):
-            channel = conversation_channel(ConversationId(standing.rules.conversation))
+        for count, conversation in enumerate(await self._access.conversations_of(one.user), 1):
+            channel = conversation_channel(conversation)
             written += len(self._listeners(channel))
             payload = encode({"event": "presence.changed", "channel": channel, "data": data})
             self._send(channel, Frame(payload, channel, "presence.changed"), coalesce=f"presence:{one.user}")

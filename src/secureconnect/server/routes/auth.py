@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from secureconnect.errors import NotAuthenticated
-from secureconnect.features.auth.model import Device, Login, LoginSession, Registration, User
+from secureconnect.features.auth.model import Ack, Device, Login, LoginSession, Registration, User
 from secureconnect.features.auth.service import Auth
 from secureconnect.features.auth.store import EmailTaken, UsernameTaken
 from secureconnect.ids import SessionId
@@ -99,8 +99,12 @@ class SessionList(msgspec.Struct):
     sessions: list[SessionObject]
 
 
-class Message(msgspec.Struct):
+class Ended(msgspec.Struct):
+    """`ack` is there when the database is away: `accepted` says that it holds on this node, survives its restart, and is stored
+    later; other nodes know it as soon as they can be reached."""
+
     message: str
+    ack: str | UnsetType = UNSET
 
 
 def endpoints(auth: Auth) -> list[Endpoint]:
@@ -153,7 +157,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             path="/v1/auth/logout",
             params=NoParams,
             call=routes.logout,
-            result=Message,
+            result=Ended,
             rate="account",
             features=("login",),
             summary="End the session of this token; its sockets are closed.",
@@ -185,7 +189,7 @@ def endpoints(auth: Auth) -> list[Endpoint]:
             path="/v1/auth/sessions/:session_id",
             params=SessionParams,
             call=routes.session_end,
-            result=Message,
+            result=Ended,
             rate="account",
             features=("login",),
             summary="End one of the user's login sessions.",
@@ -210,9 +214,8 @@ class AuthRoutes:
     async def refresh(self, context: Context, params: RefreshParams) -> LoginObject:
         return _login(await self._auth.refresh(params.refresh_token, client_refresh_id=params.client_refresh_id))
 
-    async def logout(self, context: Context, params: NoParams) -> Message:
-        await self._auth.logout(context.me)
-        return Message("Logged out successfully")
+    async def logout(self, context: Context, params: NoParams) -> Ended:
+        return _ended("Logged out successfully", await self._auth.logout(context.me))
 
     async def profile(self, context: Context, params: NoParams) -> ProfileObject:
         user = await self._auth.profile(context.me.user)
@@ -232,9 +235,12 @@ class AuthRoutes:
         me = context.me
         return SessionList([_session(session, me.session) for session in await self._auth.sessions(me.user)])
 
-    async def session_end(self, context: Context, params: SessionParams) -> Message:
-        await self._auth.end_session(context.me.user, SessionId(params.session_id))
-        return Message("Session ended")
+    async def session_end(self, context: Context, params: SessionParams) -> Ended:
+        return _ended("Session ended", await self._auth.end_session(context.me.user, SessionId(params.session_id)))
+
+
+def _ended(message: str, ack: Ack) -> Ended:
+    return Ended(message, UNSET if ack == "stored" else ack)
 
 
 def _device(context: Context, device_id: str | None) -> Device:

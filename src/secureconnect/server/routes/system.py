@@ -85,7 +85,7 @@ class ProcessObject(msgspec.Struct):
 
 
 class GraphObject(msgspec.Struct):
-    """The node with everything it needs."""
+    """The node with everything it needs. `receipts`: of the last outages, what became of what this node decided alone."""
 
     status: str
     node: str
@@ -95,6 +95,7 @@ class GraphObject(msgspec.Struct):
     queues: dict[str, dict[str, object]]
     degraded: dict[str, object]
     ledger: dict[str, object]
+    receipts: list[dict[str, object]]
     process: ProcessObject
 
 
