@@ -13,8 +13,14 @@ from secureconnect import node
 from secureconnect.backends import appends
 from secureconnect.backends.bundle import Bundle
 from secureconnect.backends.memory import log as memory_log
+from secureconnect.backends.memory.lockout import MemoryLockoutStore
 from secureconnect.backends.sql import probes
 from secureconnect.backends.sql.engine import Engine, Plan
+from secureconnect.features.auth.model import Revocation
+from secureconnect.features.auth.revocations import RevocationSet
+from secureconnect.features.auth.store import RevocationStore
+from secureconnect.features.lockout.locks import LockSet
+from secureconnect.features.lockout.model import Tally
 from secureconnect.features.log.draft import Draft, draft
 from secureconnect.features.log.lanes import Call
 from secureconnect.features.log.model import Appended, Entry, NewEntry
@@ -199,6 +205,46 @@ def _probe_only_pings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _unrevoked_token() -> Iterator[None]:
+    """What the database tells replaces what this node knows, instead of being added to it."""
+    follow = RevocationSet.follow
+
+    async def replace_all(self: RevocationSet, store: RevocationStore, tell: Callable[[Revocation], None]) -> None:
+        known, self._until = self._until, {}
+        try:
+            await follow(self, store, tell)
+        except BaseException:
+            self._until = known
+            raise
+
+    with patch.object(RevocationSet, "follow", replace_all):
+        yield
+
+
+@contextmanager
+def _lock_reset() -> Iterator[None]:
+    """Locks live in Redis alone."""
+
+    def unknown(self: LockSet, key: str) -> int:
+        return 0
+
+    with patch.object(LockSet, "until_us", unknown):
+        yield
+
+
+@contextmanager
+def _blind_copy_back() -> Iterator[None]:
+    """After an outage of Redis this node's own count is written over the one there."""
+
+    async def overwrite(self: MemoryLockoutStore, key: str, tally: Tally) -> Tally:
+        await checkpoint()
+        return self._keep(key, tally)
+
+    with patch.object(MemoryLockoutStore, "merge", overwrite):
+        yield
+
+
 BUGS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "lost on reconnect": _lost_on_reconnect,
     "missing deadline": _missing_deadline,
@@ -209,6 +255,9 @@ BUGS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "store without deadline": _store_without_deadline,
     "removed and still there": _removed_and_still_there,
     "ended and still open": _ended_and_still_open,
+    "un-revoked token": _unrevoked_token,
+    "lock reset": _lock_reset,
+    "blind copy back": _blind_copy_back,
     "hole never repaired after a lost digest": _hole_never_repaired,
     "health that hides a fault": _health_hides_a_fault,
     "probe that only pings": _probe_only_pings,

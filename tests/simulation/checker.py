@@ -48,6 +48,12 @@ class Checker:
     def __init__(self, sim: Simulator) -> None:
         self._sim, self._world, self._cluster = sim, sim.world, sim.cluster
         self.lateness: list[float] = []
+        self._acknowledged_ends: dict[str, None] = {}
+        """Tokens of sessions whose end was acknowledged."""
+        self._refused: dict[tuple[str, int, str], None] = {}
+        """Node, its start, token: once refused for good."""
+        self._tallies: dict[str, int] = {}
+        self._generation = 0
 
     # -- on the spot
 
@@ -98,6 +104,8 @@ class Checker:
             for name, node in self._cluster.nodes.items():
                 self._look_at(name, node)
                 self._look_at_health(name, node)
+                self._look_at_ended(name, node)
+            self._look_at_tallies()
 
     def _look_at(self, name: str, node: Node) -> None:
         if node.unexpected():
@@ -141,8 +149,33 @@ class Checker:
             elif condition.mode == "ok" and lasts_s > CLEARED_S and state != "up":
                 self._world.violate("health invents a fault", f"{name}: {dependency} is well, shown as {state}")
 
+    def _look_at_ended(self, name: str, node: Node) -> None:
+        """What was refused for good is never taken again: sets of ended sessions only grow."""
+        epoch = self._cluster.hosts[name].epoch
+        for token in self._acknowledged_ends:
+            try:
+                node.auth.verify(token)
+            except NotAuthenticated as error:
+                if error.word == "TOKEN_REVOKED":
+                    self._refused[name, epoch, token] = None
+            else:
+                if (name, epoch, token) in self._refused:
+                    self._world.violate("revocation undone", f"a token that {name} had refused works there again")
+
+    def _look_at_tallies(self) -> None:
+        """Counts of wrong passwords fall only when everything was forgotten, or became a lock."""
+        memory = self._cluster.memory
+        if memory.generation != self._generation:
+            self._generation, self._tallies = memory.generation, {}
+        for key, before in self._tallies.items():
+            tally = memory.lockouts._tallies.get(key)
+            if tally is None or (tally.failures < before and not tally.locked_until_us):
+                self._world.violate("count fell", f"{key}: {before}, then {tally}")
+        self._tallies = {key: tally.failures for key, tally in memory.lockouts._tallies.items() if not tally.locked_until_us}
+
     async def revoked(self, token: str, person: Person) -> None:
         """Task: a session's end was acknowledged just now."""
+        self._acknowledged_ends[token] = None
         began_s, name = self._world.now(), person.name
         session = self._cluster.session_of(token)
         await trio.sleep(REVOKED_S)

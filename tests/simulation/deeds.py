@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 from tests.simulation.absences import Absence
+from tests.simulation.requests import AGAIN, error_of
 
 from secureconnect.ids import ConversationId, conversation_channel
 
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 
 LANDED_S = 9.0
 """A write whose outcome was unknown may land so much later: what contradicts it waits."""
+
+
+GUESSERS, GUESSES = 2, 14
+GUESS_S = (0.2, 0.7, 1.5)
+"""Mean time between two guesses."""
+LOCKED_S = 3.0
+"""From the first refusal for a lock until every node refuses, while SQL or Redis is up: 2 s, and a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,9 @@ class Deeds:
         for person in self._sim.people:
             if self._chance.random() < 0.2:
                 self._world.begin(self._counted, self._end_session, self._chance.uniform(0.5, self._sim.size.span_s), person)
+        if not any(fault.kind == "clock" for fault in self._sim.faults):  # a wrong clock ends a lock, and rightly so
+            for guesser in self._sim.people[:GUESSERS]:
+                self._world.begin(self._counted, self._guess, guesser)
 
     async def _counted(self, deed: Callable[..., Awaitable[None]], *args: object) -> None:
         self.under_way += 1
@@ -109,6 +121,33 @@ class Deeds:
         person.token = new
         if done is not None:
             await self._sim.checker.revoked(old, person)
+
+    async def _guess(self, person: Person) -> None:
+        """Try passwords of an account until it is locked, and go on trying: nothing may unlock it (failure-policy.md §2)."""
+        chance, pause_s = self._world.rng(f"guesses of {person.name}"), self._chance.choice(GUESS_S)
+        known: dict[tuple[str, int], None] = {}
+        locked_s = math.inf
+        for _ in range(GUESSES):
+            await trio.sleep(chance.expovariate(1 / pause_s))
+            name = chance.choice(list(self._cluster.hosts))
+            asked_s, epoch = self._world.now(), self._cluster.hosts[name].epoch
+            guess = {"email": f"victim of {person.name}@sim.test", "password": "not it"}
+            try:
+                status, answer = await person.request(name, "POST", "/v1/auth/login", guess, token=person.token)
+            except OSError:
+                continue
+            code = (error_of(status, answer) or {}).get("code")
+            self._world.trace(person.name, "guesses at", name, status, code)
+            if code == "ACCOUNT_LOCKED":
+                self._world.sometimes("account locked")
+                known[name, epoch] = None
+                locked_s = min(locked_s, self._world.now())
+            elif code == "INVALID_CREDENTIALS" and asked_s > locked_s:
+                is_told = not all(one.was_bad_since(locked_s - LOCKED_S) for one in (self._cluster.sql, self._cluster.redis))
+                if (name, epoch) in known or (is_told and asked_s > locked_s + LOCKED_S):
+                    self._world.violate("lock reset", f"{person.name} at {name}, {asked_s - locked_s:.1f} s after the lock")
+            elif status not in AGAIN and code not in ("ACCOUNT_LOCKED", "INVALID_CREDENTIALS"):
+                self._world.violate("refused", f"{person.name} login: {status} {answer}")
 
     async def _until_done(
         self, person: Person, method: str, path: str, good: Container[int], body: object = None, *, token: str | None = None

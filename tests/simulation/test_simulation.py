@@ -28,6 +28,7 @@ SHARE_MIN = 0.02
 STATES = (
     *(f"fault {kind}" for kind in dict.fromkeys(KINDS)),
     *(f"{store} {mode}" for store in ("log", "sql", "redis", "table") for mode in MODES),
+    "account locked",
     "added a member again", "answered 503", "answered 504", "answered as duplicate", "bus lost", "closed 1008 token_expired",
     "closed 1008 token_revoked", "closed 1012 drain", "followed from the end", "gave up", "outbox in use", "polls",
     "reader paused", "recovered", "removed a member", "reset", "revoked", "revoked while SQL was away",
