@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from random import Random
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -352,3 +353,45 @@ async def test_waiting_callers_are_served_when_the_first_are_done(autojump_clock
         for _ in range(5):
             nursery.start_soon(caller)
     assert done == [0.4, 0.4, 0.8, 0.8, 1.2]
+
+
+@pytest.mark.anyio
+async def test_a_storm_of_lost_serializations_is_run_again_eight_times_a_call_outside_budget_and_breaker() -> None:
+    guarded, asked = stack(replace(SQL, retry_share=0.0)), 0
+
+    async def lose() -> None:
+        nonlocal asked
+        asked += 1
+        await anyio.lowlevel.checkpoint()
+        raise Contention("40001")
+
+    for _ in range(30):
+        with pytest.raises(Contention):
+            await guarded(lose, lane="chat", changes=True, is_repeatable=False)
+    now = guarded.statistics()
+    assert asked == 30 * (1 + SQL.retry.reruns_max) == 30 * 9
+    assert (now.breaker, now.retries_total, now.retries_refused_total, now.opened_total) == ("closed", 0, 0, 0)
+
+
+@pytest.mark.anyio
+async def test_a_chat_lane_that_is_full_to_its_last_place_starves_nobody_and_refuses_at_once() -> None:
+    """With the numbers of a node: 25 connections, 100 places in line."""
+    guarded, gate = stack(SQL), anyio.Event()
+
+    def call(lane: str, what: Callable[[], Awaitable[object]]) -> Coroutine[Any, Any, object]:
+        return guarded(what, lane=lane, changes=False, is_repeatable=True)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(19 + 50):  # all but what is reserved for the others; then its line
+            tasks.start_soon(call, "chat", gate.wait)
+        await anyio.wait_all_tasks_blocked()
+        assert guarded.statistics().waiting["chat"] == 50
+        refusal = refused_at_once(call("chat", answering(1)), Overloaded)
+        assert (refusal.word, refusal.status, refusal.retry_after_s) == ("DB_POOL_EXHAUSTED", 503, 1.0)
+        for lane, reserved in (("auth", 4), ("background", 2)):
+            for _ in range(reserved - 1):
+                tasks.start_soon(call, lane, gate.wait)
+            await anyio.wait_all_tasks_blocked()
+            assert await call(lane, answering(lane)) == lane
+        gate.set()
+    assert idle(guarded)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
+from anyio.streams.tls import TLSStream
 from tests.services.redis import RedisServer, free_port, running_redis
 
 from secureconnect.backends.redis.address import Address
@@ -126,12 +128,30 @@ async def test_a_server_that_nobody_vouches_for_and_one_of_another_name_are_not_
 
 
 async def test_a_server_that_wants_a_certificate_of_ours_is_down_and_says_so(encrypted: Encrypted) -> None:
-    """It says so after the handshake, in place of its first answer."""
+    """It says so after the handshake, and hangs up: its words may be lost on the way."""
     encrypted.server.ask("CONFIG", "SET", "tls-auth-clients", "yes")
     try:
-        assert "CERTIFICATE_REQUIRED" in await refused(encrypted.address())
+        assert "the server ended the connection" in await refused(encrypted.address())
     finally:
         encrypted.server.ask("CONFIG", "SET", "tls-auth-clients", "no")
+
+
+async def test_nonsense_after_the_handshake_ends_the_connection_and_says_why(encrypted: Encrypted) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(encrypted.certificate, encrypted.certificate.with_suffix(".key"))
+
+    async def handle(stream: SocketStream) -> None:
+        async with stream:
+            await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+            await stream.send(b"nonsense" * 9)
+            await anyio.sleep_forever()
+
+    listener = await anyio.create_tcp_listener(local_host="localhost")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, handle)
+        port = listener.extra(SocketAttribute.local_port)
+        assert "WRONG_VERSION_NUMBER" in await refused(replace(encrypted.address(), port=port))
+        tasks.cancel_scope.cancel()
 
 
 async def test_one_side_encrypts_and_the_other_does_not(encrypted: Encrypted) -> None:
