@@ -8,7 +8,13 @@ from importlib import import_module
 import pytest
 from structlog.testing import capture_logs
 
-MODULES = {"receipt": ["count"], "sync": ["SyncBack"]}
+MODULES = {
+    "receipt": ["count"],
+    "sync": ["SyncBack"],
+    "policy": ["degraded"],
+    "switch": ["Switch"],
+    "degradation": ["Degradation"],
+}
 
 
 @pytest.mark.parametrize("name", MODULES)

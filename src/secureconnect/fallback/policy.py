@@ -93,7 +93,7 @@ POLICY: Final[Sequence[Row]] = (
     ),
     Row(
         "presence", ("redis",), "own", "own", None, "rebuilt",
-        "secureconnect.features.presence.store:LeaseStore",
+        "secureconnect.features.presence.service:Presence",
         (Effect(("redis",), "presence", "who is connected to this node, marked as partial"),),
     ),
     Row(

@@ -81,6 +81,7 @@ def endpoints(presence: Presence) -> list[Endpoint]:
             params=ReadParams,
             call=routes.read,
             result=PresenceList,
+            features=("presence",),
             summary="Who of these is online. Of people with whom one shares no conversation the answer is offline.",
         ),
         Endpoint(
@@ -90,6 +91,7 @@ def endpoints(presence: Presence) -> list[Endpoint]:
             params=SayParams,
             call=routes.say,
             result=Said,
+            features=("presence",),
             summary="Be online for 5 minutes without a socket, or no longer; one's sockets and polls count beside it.",
         ),
     ]
