@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.services import redis as services
+from secureconnect.testing import redis_server as services
 from tests.services.redis import redis_program, running_redis
 
 
