@@ -33,7 +33,9 @@ def slower_others(record: Record) -> None:
 
 
 def failing_others(record: Record) -> None:
-    bad = {op for n, op in enumerate(o for o in record.ops if o.kind == "history" and BEGAN_S <= o.at_s < ENDED_S) if n % 100 == 0}
+    bad = {
+        op for n, op in enumerate(o for o in record.ops if o.kind == "history" and BEGAN_S <= o.at_s < ENDED_S) if n % 100 == 0
+    }
     record.ops = [replace(op, status=404) if op in bad else op for op in record.ops]
 
 
@@ -129,7 +131,9 @@ def late(record: Record, sent_s: float) -> None:
     """Node 1 tells of it at once, node 2 after more than 2 s; and whatever stands behind it there waits."""
     from_s = next(ack.at_s for ack in record.acks if ack.at_s >= sent_s and ack.node == NODES[0])
     number = next(ack.sequence for ack in record.acks if ack.at_s == from_s)
-    record.seen = [replace(one, at_s=from_s + 2.1) if (one.subscriber, one.sequence) == ("two", number) else one for one in record.seen]
+    record.seen = [
+        replace(one, at_s=from_s + 2.1) if (one.subscriber, one.sequence) == ("two", number) else one for one in record.seen
+    ]
 
 
 def late_during(record: Record) -> None:

@@ -208,7 +208,9 @@ def never_500(record: Record) -> tuple[bool | None, str]:
     if len(record.ops) < FEW_MIN:
         return None, f"{len(record.ops)} requests"
     bad = Counter(
-        f"{op.kind} {op.status or 'no answer'}" for op in record.ops if op.status == NO_ANSWER or (op.status >= 500 and op.status != 503)
+        f"{op.kind} {op.status or 'no answer'}"
+        for op in record.ops
+        if op.status == NO_ANSWER or (op.status >= 500 and op.status != 503)
     )
     return not bad, f"{len(record.ops)} requests, 500s, hangs and torn: {bad.total()}" + (f" ({_shown(bad)})" if bad else "")
 

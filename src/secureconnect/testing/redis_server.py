@@ -161,5 +161,3 @@ def _say(port: int, *commands: str) -> list[str]:
                 raise ConnectionError("it closed the connection")
             found.append(answers.read(int(head[1:]) + 2).decode() if head.startswith("$") else head[1:].strip())
         return found
-
-
