@@ -13,8 +13,8 @@ from secureconnect.drill.record import (
     Revoked,
     Seen,
     Subscriber,
-    Told,
     TokenUse,
+    Told,
 )
 
 NODES = ("node 1", "node 2")

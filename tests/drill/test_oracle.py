@@ -19,7 +19,7 @@ from secureconnect.drill.oracle import (
     percentile,
     verdict,
 )
-from secureconnect.drill.record import Ack, Entry, Fault, Op, Record, Seen, Told, TokenUse
+from secureconnect.drill.record import Ack, Entry, Fault, Op, Record, Seen, TokenUse, Told
 
 Doctor = Callable[[Record], object]
 

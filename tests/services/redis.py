@@ -12,7 +12,9 @@ import redis
 
 from secureconnect.backends.redis.address import Address
 from secureconnect.testing import redis_server
-from secureconnect.testing.redis_server import READY_S
+from secureconnect.testing.redis_server import READY_S, free_port
+
+__all__ = ["RedisServer", "free_port", "redis_program", "running_redis"]
 
 PROGRAMS = redis_server.PROGRAMS
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -148,8 +148,9 @@ def _is_cancelled() -> bool:
     return trio.current_effective_deadline() == -float("inf")
 
 
-def _opened(url: str, token: str) -> Any:  # trio-websocket's context manager has no public type
+def _opened(url: str, token: str) -> AbstractAsyncContextManager[WebSocketConnection]:
     headers = [(b"Authorization", f"Bearer {token}".encode())]
-    return open_websocket_url(
+    opened: AbstractAsyncContextManager[WebSocketConnection] = open_websocket_url(
         url.replace("http", "ws", 1) + PATH, extra_headers=headers, connect_timeout=CONNECT_S, disconnect_timeout=1.0
     )
+    return opened

@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from secureconnect.drill.record import NO_ANSWER, Ack, Op, Record
 
@@ -154,7 +155,7 @@ def delivered_once(record: Record) -> tuple[bool | None, str]:
             sequences = got[subscriber.name, conversation]
             missed += len(stored - set(sequences))
             twice += len(sequences) - len(set(sequences))
-            disordered += sum(a > b for a, b in zip(sequences, sequences[1:], strict=False))
+            disordered += sum(a > b for a, b in pairwise(sequences))
     evidence = f"{wanted} deliveries expected, {missed} missed, {twice} repeated, {disordered} out of order"
     return not (missed or twice or disordered), evidence
 

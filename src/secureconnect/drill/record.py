@@ -74,7 +74,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """`node` "": one that polls, at each node in turn. `is_prompt`: it reads at once, so its times say something of the server."""
+    """`node` "": one that polls, at each node in turn. `is_prompt`: it reads at once, so its times tell of the server."""
 
     name: str
     node: str
@@ -91,8 +91,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """One look at `/healthz`. `states`, `breakers`: by dependency. `queues`: `{name: (depth, bound)}`. `ledger`: `(published side,
-    accounted side)`, None when it has none."""
+    """One look at `/healthz`. `states`, `breakers`: by dependency. `queues`: `{name: (depth, bound)}`. `ledger`: `(published
+    side, accounted side)`, None when it has none."""
 
     node: str
     at_s: float

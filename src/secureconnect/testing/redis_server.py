@@ -1,4 +1,4 @@
-"""A Redis (or Valkey) server of its own for a test or a drill: a child process on a free port, to be frozen, killed, started again.
+"""A Redis (or Valkey) server of its own for a test or a drill: a child process on a free port, to be frozen, killed, restarted.
 
 It is asked over a socket of its own in the plainest form of the protocol, so that no driver under test stands in between.
 """
