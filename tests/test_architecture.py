@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": FOUNDATION | {"hub", "resilience", "features", "web"},
     "web": set(),  # plain files and the way to find them
     "client": {"errors"},
-    "drill": FOUNDATION | {"client", "app", "resilience"},
+    "drill": FOUNDATION | {"client", "app", "resilience", "testing"},  # it starts the servers that the fixtures start
     "asgi": {"app", "config"},
     "testing": FOUNDATION | {"hub", "resilience", "features", "fallback", "backends", "server", "node", "app", "client"},
     "node": FOUNDATION | {"__init__", "hub", "resilience", "features", "fallback", "backends", "server"},

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.services import redis as services
 from tests.services.redis import redis_program, running_redis
+
+from secureconnect.testing import redis_server as services
 
 
 @pytest.mark.parametrize(
