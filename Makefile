@@ -59,7 +59,7 @@ bench: $(VENV)/ready-bench
 bench-%: $(VENV)/ready-bench
 	$(BIN)/python -m bench $*
 
-drill: $(VENV)/ready
+drill: $(VENV)/ready-tests programs
 	$(BIN)/secureconnect drill --report artifacts/drill
 
 docs: $(VENV)/ready

@@ -72,7 +72,7 @@ async def open_cluster(folder: Path, *, nodes: int) -> AsyncIterator[Cluster]:
     """
     program = redis_program()
     if program is None or postgres_server.programs() is None:
-        raise BackendDown("a server program is missing; Debian: apt-get install redis-server postgresql")
+        raise BackendDown("servers", "A server program is missing; Debian: apt-get install redis-server postgresql")
     redis, sql = RedisServer(program, folder), PostgresServer(settings=SQL_SETTINGS)
     started: list[ClusterNode] = []
     try:

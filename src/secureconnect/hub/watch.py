@@ -82,10 +82,15 @@ class Watch:
             now = anyio.current_time()
             self.reader.tick(now)
             self._listen_anew(now)
-            if self.reader.wants_table(now):
+            if self.reader.wants_table(now) or self._is_off_the_bus:
                 await self._read_table()
             if self.reader.sweep_begins():
                 self._errands.begin(self._sweep)
+
+    @property
+    def _is_off_the_bus(self) -> bool:
+        """Nothing comes over the bus, and that is known at once: no need to wait for a silence."""
+        return self.relay is not None and self.relay.link is None and self._table is not None
 
     def _listen_anew(self, now: float) -> None:
         """A link that does not bring our own digest back is of no use, whatever it says of itself."""

@@ -1,0 +1,1 @@
+"""What is broken, and how: one page for each dependency."""
