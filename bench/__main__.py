@@ -15,7 +15,7 @@ from bench.harness import cache
 from bench.harness.measure import ROUNDS, Options
 from bench.harness.processes import LOAD_CORE
 
-NAMES = ("start", "fanout", "burst", "rooms", "roundtrip", "http", "slow", "idle", "storm", "scale")
+NAMES = ("start", "fanout", "burst", "rooms", "roundtrip", "http", "slow", "idle", "storm", "stores", "bus", "failover", "scale")
 """In this order: what starts fast and says most comes first."""
 
 

@@ -21,7 +21,7 @@ import msgspec
 from bench.harness.cache import Missing
 from bench.harness.contenders import OURS
 from bench.harness.plan import Plan, Topology, chat
-from bench.harness.processes import START_DEADLINE_S, Process, free_port
+from bench.harness.processes import SERVER_CORE, START_DEADLINE_S, Process, free_port
 
 T = TypeVar("T")
 
@@ -133,8 +133,19 @@ class Ours:
 
     settings: tuple[tuple[str, str], ...] = ()
     name: str = OURS
+    core: int = SERVER_CORE
 
     def start(self, *, sockets: int = 1000) -> OurServer:
+        server = self.launch(sockets=sockets)
+        try:
+            server.register_users()
+        except OSError:
+            server.stop()
+            raise
+        return server
+
+    def launch(self, *, sockets: int) -> OurServer:
+        """Ready, without users. Raises: Missing."""
         if not PROGRAM.exists():
             raise Missing(self.name, "pip install -e .")
         folder = Path(tempfile.mkdtemp(prefix="bench-ours-"))
@@ -145,11 +156,10 @@ class Ours:
             "SECURECONNECT_SOCKETS_MAX": str(sockets + 200),
             **dict(self.settings),
         }
-        process = Process([str(PROGRAM), "serve", "--port", str(port)], port=port, env=env, log=log)
+        process = Process([str(PROGRAM), "serve", "--port", str(port)], port=port, env=env, log=log, core=self.core)
         server = OurServer(process, folder)
         try:
             _wait_ready(process, log)
-            server.register_users()
         except OSError as error:
             told = (log.read_text(errors="replace").strip() or "nothing said").splitlines()[-1][:300]
             server.stop()

@@ -99,9 +99,9 @@ class Request:
 class Client:
     """One load process: a line in, a line of JSON out."""
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, argv: list[str], *, core: int = LOAD_CORE) -> None:
         self._popen = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: pinned(LOAD_CORE)
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: pinned(core)
         )
 
     def tell(self, command: str) -> None:

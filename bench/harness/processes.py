@@ -51,7 +51,15 @@ def sockets_possible() -> int:
 class Process:
     """One server and all it starts. `stop()` ends it by its own id; a server that does not go is killed after 10 s."""
 
-    def __init__(self, argv: Sequence[str], *, port: int, env: Mapping[str, str] | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        port: int,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        core: int = SERVER_CORE,
+    ) -> None:
         self.port = port
         self.started = time.monotonic()
         self._log: IO[bytes] | None = log.open("wb") if log else None
@@ -61,7 +69,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=self._log or subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: pinned(SERVER_CORE),
+            preexec_fn=lambda: pinned(core),
         )
 
     @property
@@ -87,6 +95,11 @@ class Process:
 
     def alive(self) -> bool:
         return self._popen.poll() is None
+
+    def kill(self) -> None:
+        """kill -9. Idempotent."""
+        self._popen.kill()
+        self._popen.wait()
 
     def stop(self) -> None:
         self._popen.terminate()

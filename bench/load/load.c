@@ -4,7 +4,8 @@
  *
  * PLAN has one line per thing, fields separated by tabs; \x01 and \x02 are holes for a running number and the content:
  *   target  TEMPLATE             what a publisher sends to reach this target (numbered from 0 in order)
- *   conn    KIND  PATH  STEP …   KIND r reads, m never reads after its setup, p publishes, b both
+ *   conn    KIND  PATH  STEP …   KIND r reads, m never reads after its setup, p publishes, b both; PATH may begin with a port of
+ *                                its own (`20001/v1/ws`), for a second node
  * Steps, in order, before a connection counts as open: `>text` send it, `<text` wait for a frame that contains it,
  * `#0,3` the targets it receives, `@3` the target it publishes to (without: all in turn).
  *
@@ -139,14 +140,15 @@ static struct conn *publisher(void) {
 /* --- opening --- */
 static void begin(struct conn *c) {
     char request[4096];
-    c->fd = dial(port, c->kind == 'm' ? 4096 : 0);
+    int at = *c->path == '/' ? port : atoi(c->path);
+    c->fd = dial(at, c->kind == 'm' ? 4096 : 0);
     open_now++;
     c->state = HANDSHAKE;
     if (c->fd < 0) { c->fd = -1; lost(c, "connect failed"); return; }
     watch(c, EPOLL_CTL_ADD, EPOLLIN);
     int n = snprintf(request, sizeof request,
                      "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", c->path, port);
+                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", strchr(c->path, '/'), at);
     if (n >= (int)sizeof request) die("path too long");
     put(c, request, (size_t)n);
 }
