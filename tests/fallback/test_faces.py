@@ -68,6 +68,18 @@ async def test_a_bus_that_goes_degrades_delivery_and_typing_and_nothing_else(aut
         assert (await figures(home))["redis_degraded_mode", ""] == 0
 
 
+async def test_a_publish_that_hangs_is_told_at_its_deadline_while_the_link_still_stands(autojump_clock: MockClock) -> None:
+    async with open_nodes("n1") as (home,):
+        home.bus.mute["n1"] = None
+        await until(lambda: "live_delivery" in home.node.status.degraded, within_s=2.5)  # a digest each second, its deadline 1 s
+
+
+async def test_a_link_that_brings_nothing_more_is_found_out(autojump_clock: MockClock) -> None:
+    async with open_nodes("n1") as (home,):
+        home.bus.grow_deaf("n1")
+        await until(lambda: "live_delivery" in home.node.status.degraded, within_s=FOUND_S)
+
+
 async def test_redis_that_nobody_asks_is_found_out_by_its_probe(autojump_clock: MockClock) -> None:
     async with open_nodes("n1") as (home,):
         home.lose("redis")

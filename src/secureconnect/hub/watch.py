@@ -100,10 +100,8 @@ class Watch:
                 self.reader.alone(now)
         elif relay.bus.alone:
             self.reader.alone(now)
-        elif self.reader.is_deaf(now):
-            self.on_bus(False)
-            if relay.link is not None and now - relay.linked_at > SILENT_S:
-                relay.relink()
+        elif self.reader.is_deaf(now) and relay.link is not None and now - relay.linked_at > SILENT_S:
+            relay.relink()
 
     async def _read_table(self) -> None:
         if self._table is None:
