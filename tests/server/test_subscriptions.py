@@ -292,6 +292,56 @@ async def test_a_late_word_of_a_removal_that_was_undone_repeats_nothing(autojump
         assert await sequences(client, 1) == [4]
 
 
+@pytest.mark.parametrize("channels", ["all", ["conversation:a"]])
+async def test_a_position_said_before_a_late_word_of_a_removal_arrived_repeats_nothing(
+    channels: object, autojump_clock: MockClock
+) -> None:
+    """On a slow line the position is older than what the withdrawn place brought, and was true when it was said."""
+    async with open_world() as world:
+        client = await world.connect()
+        for _ in range(2):
+            world.post("a")
+        await subscribe(client, channels, {"conversation:a": 1})
+        for _ in range(2):
+            world.post("a")
+        assert await sequences(client, 3) == [2, 3, 4]
+        for _ in range(2):
+            world.remove("a", "alice")
+            world.join("a", "alice", joined=1)
+            await wait_all_tasks_blocked()
+            world.post("a")
+        answer = await subscribe(client, channels, {"conversation:a": 2})
+        assert (answer["conversation:a"]["sequence"], answer["conversation:a"]["recovered"]) == (6, True)
+        world.post("a")
+        assert await numbers(client) == [5, 6, 7]
+
+
+async def test_who_unsubscribes_or_says_an_older_position_gets_again_what_a_withdrawn_place_brought(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world() as world:
+        client = await world.connect()
+        for _ in range(3):
+            world.post("a")
+        await subscribe(client, "all", {"conversation:a": 1})
+        assert await sequences(client, 2) == [2, 3]
+        world.remove("a", "alice")
+        world.join("a", "alice", joined=1)
+        await subscribe(client, "all", {"conversation:a": 0})
+        assert await numbers(client) == [1, 2, 3], "the place did not bring the first"
+        await client.call("unsubscribe", channels=["conversation:a"])
+        await subscribe(client, ["conversation:a"], {"conversation:a": 2})
+        assert await numbers(client) == [3]
+
+
+async def numbers(client: SocketClient) -> list[object]:
+    """Of all entries that come."""
+    await trio.sleep(2)
+    await client.call("echo")
+    events, client.events = client.events, []
+    return [event["sequence"] for event in events if event["event"] == "message.created"]
+
+
 async def test_a_position_that_the_client_gives_is_better_than_the_news_that_overtakes_it(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         for kind in ("conversation.created", "member.joined", "message.created"):

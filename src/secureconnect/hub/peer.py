@@ -109,10 +109,10 @@ class Peer:
             if member is not None and member.state is State.SILENT:
                 self._replays.start(member)
 
-    def reached(self, channel: str) -> int | None:
-        """The last number of `channel` that went to the sink; None where there is no place, or no log behind it."""
+    def brought(self, channel: str) -> tuple[int, int] | None:
+        """All of `channel` behind the first number up to the second went to the sink; None: no place, or no log behind it."""
         member = self.members.get(channel)
-        return None if member is None or member.channel.source is None else member.channel.reached(member)
+        return None if member is None or member.channel.source is None else (member.began, member.channel.reached(member))
 
     def leave(self, channel: str) -> bool:
         """Give a place up; what waits in the sink still leaves. False: there was none."""

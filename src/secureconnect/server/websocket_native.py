@@ -364,7 +364,7 @@ class NativeSocket:
             except SecureConnectError:
                 said = None  # removed again meanwhile
             if said is not None and self._to_follow[channel] != beginning:
-                self._subscriptions.leave({channel: None})  # the client has said another position meanwhile
+                self._subscriptions.give_up(channel)  # the client has said another position meanwhile
                 continue
             self._to_follow.pop(channel, None)
             if said is not None and not self._is_ending:

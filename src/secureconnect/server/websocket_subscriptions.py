@@ -8,6 +8,10 @@ One's own `user:` channel is always subscribed, but a client that comes back bri
 `subscribe`. So the place is taken at authentication and nothing is lost from then on, while events of it are held until the first
 command, or `HOLD_S`: enough for the client to say where it was and get everything once. Who says it later gets what lies between
 replayed, and may see again what came since.
+
+A node may hear late of a removal that was undone long ago, and takes a place away whose last events are still on their way. A
+position that the client says before it has read those was true when it left. So a socket remembers what its withdrawn places
+brought: a position within that goes on at its end, as in a place that stayed. Who wants it again unsubscribes first.
 """
 
 from __future__ import annotations
@@ -49,7 +53,7 @@ BREATH = 64
 class Subscriptions:
     """The channels of one socket. `follows_all`: conversations that the user joins later belong to them."""
 
-    __slots__ = ("_access", "_asked", "_channels_max", "_is_held", "_late", "_places", "_reached", "_user", "follows_all")
+    __slots__ = ("_access", "_asked", "_brought", "_channels_max", "_is_held", "_late", "_places", "_user", "follows_all")
 
     def __init__(self, peer: Peer, access: Access, user: UserId, *, channels_max: int) -> None:
         self.follows_all = False
@@ -60,7 +64,7 @@ class Subscriptions:
         self._is_held = False
         self._late: dict[str, Beginning] | None = None
         self._asked: After | None = None  # the positions of the `subscribe` that is under way
-        self._reached: dict[str, int] | None = None  # where places were that were withdrawn
+        self._brought: dict[str, tuple[int, int]] | None = None  # by places that were withdrawn: behind which number, up to which
 
     async def open(self) -> None:
         """Take the place in one's own channel; its events are held until `release`. Raises: Unavailable."""
@@ -79,24 +83,33 @@ class Subscriptions:
         self._places.peer.start(tuple(channels))
 
     def withdraw(self, channel: str) -> bool:
-        """The user may not listen any more. False: did not.
-
-        A node may hear late of a removal that was undone long ago; who follows again must get nothing twice.
-        """
-        reached = self._places.peer.reached(channel)
-        if reached is not None and self.follows_all:
-            self._reached = self._reached or {}
-            self._reached[channel] = reached
-            if len(self._reached) > self._channels_max:
-                del self._reached[next(iter(self._reached))]
+        """The user may not listen any more. False: did not."""
+        brought = self._places.peer.brought(channel)
+        if brought is not None:
+            self._remember(channel, *brought)
         return self._places.withdraw(channel)
+
+    def _remember(self, channel: str, began: int, reached: int) -> None:
+        self._brought = self._brought or {}
+        earlier_began, earlier_reached = self._brought.pop(channel, (began, began))
+        self._brought[channel] = earlier_began if earlier_began <= began <= earlier_reached else began, reached
+        if len(self._brought) > self._channels_max:
+            del self._brought[next(iter(self._brought))]
 
     def leave(self, names: Mapping[str, object]) -> list[str]:
         """Unsubscribe; one's own channel stays. Returns those that were left."""
         if EVERYTHING in names:
             self.follows_all = False
             names = dict.fromkeys(self._places.peer.channels())
+            self._brought = None
+        if self._brought is not None:
+            for name in names:
+                self._brought.pop(name, None)
         return [name for name in names if name != user_channel(self._user) and self._places.peer.leave(name)]
+
+    def give_up(self, channel: str) -> None:
+        """A place that `follow` took and nobody was told of."""
+        self._places.peer.leave(channel)
 
     async def subscribe(self, names: Mapping[str, object], after: After | None) -> tuple[dict[str, Shown], dict[str, None]]:
         """Take places. Returns the answer for each channel, and those to `start` once the answer is queued.
@@ -150,13 +163,14 @@ class Subscriptions:
         taken[channel] = None
         return shown
 
-    async def _place(self, channel: str, beginning: Beginning, admission: Admission, *, reached: int = 0) -> Shown:
+    async def _place(self, channel: str, beginning: Beginning, admission: Admission, *, is_news: bool = False) -> Shown:
         """Who begins with her joining has missed nothing: her place is said to be there, not at the end. Raises: as `take`.
 
-        `reached`: what this socket had of the channel when its place was withdrawn.
+        `is_news`: the server has heard of a joining, perhaps late. A client that subscribes without a position has none.
         """
         after = admission.behind(beginning)
-        if isinstance(after, int):
+        began, reached = (self._brought or {}).get(channel, (0, 0))
+        if isinstance(after, int) and ((is_news and beginning is Start.JOINED) or began <= after):
             after = max(after, reached)
         place = await self._places.take(channel, after=after, first=admission.first)
         if beginning is Start.JOINED and after is not None and place.recovered:
@@ -177,10 +191,10 @@ class Subscriptions:
             admission = await admit(self._access, self._user, channel) if self.follows_all else None
             if admission is None or not self.follows_all or channel in self._places.peer.members:
                 return None  # asked again behind the wait: a command may have come between
-            asked, reached = (self._asked or {}).get(channel), (self._reached or {}).pop(channel, 0)
+            asked = (self._asked or {}).get(channel)
             if beginning is Start.JOINED and isinstance(asked, int) and asked >= admission.first - 1:
                 beginning = asked  # the news has overtaken the client's `subscribe`
-            shown = await self._place(channel, beginning, admission, reached=reached)
+            shown = await self._place(channel, beginning, admission, is_news=True)
         return event("subscribed", {"channel": channel, **shown}, channel=channel)
 
     async def _wanted(self, names: Mapping[str, object], after: After | None) -> dict[str, _Wanted]:
