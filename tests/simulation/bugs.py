@@ -114,8 +114,8 @@ def _cancelled_between() -> Iterator[None]:
     def nothing(self: Log, conversation: ConversationId, appended: Sequence[Appended]) -> None:
         """The pipeline leaves it to the requester."""
 
-    async def append(self: Log, conversation: ConversationId, entry: NewEntry) -> Receipt:
-        appended = await self.pipeline.append(conversation, entry)
+    async def append(self: Log, conversation: ConversationId, entry: NewEntry, **times: Any) -> Receipt:  # noqa: ANN401
+        appended = await self.pipeline.append(conversation, entry, **times)
         await checkpoint()
         stored(self, conversation, [appended])
         return Receipt("stored", appended.entry, appended.duplicate)

@@ -45,7 +45,12 @@ class StoreLog(MemoryLogStore):
         return self._logs[ConversationId(conversation)].head.tail if conversation in self._logs else 0
 
     async def append_one(
-        self, conversation: ConversationId, entry: NewEntry, *, placed: Callable[[], None] | None = None
+        self,
+        conversation: ConversationId,
+        entry: NewEntry,
+        *,
+        placed: Callable[[], None] | None = None,
+        asked_s: float | None = None,
     ) -> Receipt:
         (receipt,) = await self.append_all(conversation, [entry])
         return receipt
@@ -61,6 +66,7 @@ class MessageLog:
     """What Messages knows as the log."""
 
     def __init__(self, store: StoreLog) -> None:
+        self.now_s = float
         self.append = store.append_one
         self.read = store.read
         self.messages = store.messages

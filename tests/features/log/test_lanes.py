@@ -283,3 +283,14 @@ def test_at_the_end_everybody_is_answered() -> None:
     lanes.end(over)
     assert isinstance(begun.promise.answer, OutcomeUnknown)
     assert waiting.promise.answer is over
+
+
+def test_what_a_request_has_waited_for_already_is_a_part_of_its_time() -> None:
+    lanes = Lanes(Limits(total_s=5.0))
+    (late,) = reserve(lanes, "late", now_s=10.0)
+    early = lanes.reserve(C, new("early"), 10.0, 7.0)
+    assert lanes.wake_at() == 12.0
+    lanes.calls(12.0)
+    assert isinstance(early.promise.answer, Overloaded)
+    assert late.promise.answer is None
+    assert lanes.wake_at() == 15.0

@@ -10,8 +10,8 @@ must become known). At most one append of a lane is under way, so the order of a
 - A store that says "nothing was stored" is believed for what it was asked first; for a backlog that says nothing about the
   first write.
 - A repeated key that is still here joins the same item; one that is stored is answered by the store with its first entry.
-- An item's requesters are answered after `total_s` at the latest: `Overloaded` when its append has not begun (it is taken back),
-  `OutcomeUnknown` when it has (it goes on).
+- An item's requesters are answered `total_s` after their request began, at the latest: `Overloaded` when its append has not begun
+  (it is taken back), `OutcomeUnknown` when it has (it goes on).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from math import inf
 from typing import Final
 
@@ -135,19 +136,25 @@ class Lanes:
         self._lanes: dict[ConversationId, Lane] = {}
         self._ready: dict[ConversationId, None] = {}  # in the order of service
         self._paused: dict[ConversationId, None] = {}
-        self._unanswered: dict[Item, None] = {}  # in the order of their promises' `until_s`
+        self._unanswered: dict[Item, None] = {}
+        self._times: list[tuple[float, int, Item, Promise]] = []  # a heap of their ends; what was answered is passed over
+        self._promised = 0
 
     @property
     def has_more(self) -> bool:
         """Whether `calls` has something to make now or, after a pause, later."""
         return bool(self._ready or self._paused)
 
-    def reserve(self, conversation: ConversationId, entry: NewEntry, now_s: float) -> Item:
-        """A place in the lane, or the one that this key has there already. Raises: Overloaded, nothing is stored."""
+    def reserve(self, conversation: ConversationId, entry: NewEntry, now_s: float, asked_s: float | None = None) -> Item:
+        """A place in the lane, or the one that this key has there already. `asked_s`: when the request began, None: now.
+
+        Raises: Overloaded, nothing is stored.
+        """
+        asked_s = now_s if asked_s is None else asked_s
         lane = self._lanes.get(conversation)
         if lane is not None and entry.key in lane.items:
-            return self._joined(lane.items[entry.key], now_s)
-        item = Item(conversation, entry, Promise(now_s + self.limits.total_s))
+            return self._joined(lane.items[entry.key], asked_s)
+        item = Item(conversation, entry, Promise(asked_s + self.limits.total_s))
         full = lane is not None and len(lane.items) >= self.limits.lane_max
         if full or self.bytes + item.size > self.limits.bytes_max:
             self.full_total += 1
@@ -158,15 +165,20 @@ class Lanes:
         lane.waiting.append(item)
         self.bytes += item.size
         self.depth += 1
-        self._unanswered[item] = None
+        self._await_answer(item)
         self._line_up(conversation, lane)
         return item
 
-    def _joined(self, item: Item, now_s: float) -> Item:
+    def _joined(self, item: Item, asked_s: float) -> Item:
         if item.promise.answer is not None:  # its first requesters were told that it is unknown; it still goes on
-            item.promise = Promise(now_s + self.limits.total_s)
-            self._unanswered[item] = None
+            item.promise = Promise(asked_s + self.limits.total_s)
+            self._await_answer(item)
         return item
+
+    def _await_answer(self, item: Item) -> None:
+        self._unanswered[item] = None
+        self._promised += 1
+        heappush(self._times, (item.promise.until_s, self._promised, item, item.promise))
 
     def withdraw(self, item: Item) -> None:
         """The last requester left. What has not begun is taken back; what has begun goes on."""
@@ -190,7 +202,13 @@ class Lanes:
     def wake_at(self) -> float:
         """When `calls` is due again though nothing happens: a pause is over, a requester's time is up."""
         pauses = min((self._lanes[c].not_before_s for c in self._paused), default=inf)
-        return min(pauses, next(iter(self._unanswered)).promise.until_s if self._unanswered else inf)
+        return min(pauses, self._next_end_s())
+
+    def _next_end_s(self) -> float:
+        times = self._times
+        while times and (times[0][3].answer is not None or times[0][2] not in self._unanswered):
+            heappop(times)
+        return times[0][0] if times else inf
 
     def stored(self, call: Call, appended: Sequence[Appended]) -> None:
         """Known: committed. The caller feeds `appended` to the hub in this same synchronous step."""
@@ -267,10 +285,8 @@ class Lanes:
         return lane
 
     def _expire(self, now_s: float) -> None:
-        while self._unanswered:
-            item = next(iter(self._unanswered))
-            if item.promise.until_s > now_s:
-                return
+        while self._next_end_s() <= now_s:
+            item = heappop(self._times)[2]
             if item.begun:
                 self._settle(item, OutcomeUnknown())
             else:

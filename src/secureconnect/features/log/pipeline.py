@@ -48,9 +48,16 @@ class Pipeline:
         self._is_over = False
 
     async def append(
-        self, conversation: ConversationId, entry: NewEntry, *, placed: Callable[[], None] | None = None
+        self,
+        conversation: ConversationId,
+        entry: NewEntry,
+        *,
+        placed: Callable[[], None] | None = None,
+        asked_s: float | None = None,
     ) -> Appended:
-        """Wait for the entry's result. `placed`: called as soon as its place among the conversation's entries is certain.
+        """Wait for the entry's result. `asked_s`: when the request began, by `now_s`; its time counts from there.
+
+        `placed`: called as soon as its place among the conversation's entries is certain.
 
         `duplicate` also when another request for the same key is on its way here already.
         Raises: EntryRefused; Overloaded, StorageFull, BackendDown (nothing stored); OutcomeUnknown (it goes on).
@@ -59,7 +66,7 @@ class Pipeline:
         assert_sound(entry)
         if self._is_over:
             raise _over()
-        item = self._lanes.reserve(conversation, entry, self._now_s())
+        item = self._lanes.reserve(conversation, entry, self._now_s(), asked_s)
         promise, is_repeated = item.promise, item.begun or item.promise.requesters > 0
         self._changed()
         promise.requesters += 1

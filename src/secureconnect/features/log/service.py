@@ -48,16 +48,29 @@ class Log:
 
     def __init__(self, store: LogStore, hub: Channels, *, now_s: Callable[[], float], limits: Limits = LIMITS) -> None:
         self.pipeline = Pipeline(store, self._stored, now_s=now_s, limits=limits)
+        self._now_s = now_s
         self._store = store
         self._hub = hub
 
-    async def append(self, conversation: ConversationId, entry: NewEntry, *, placed: Callable[[], None] | None = None) -> Receipt:
+    def now_s(self) -> float:
+        """The time by which appends are bounded."""
+        return self._now_s()
+
+    async def append(
+        self,
+        conversation: ConversationId,
+        entry: NewEntry,
+        *,
+        placed: Callable[[], None] | None = None,
+        asked_s: float | None = None,
+    ) -> Receipt:
         """Store one entry, once; what is appended at the same time shares a transaction with it.
 
         Raises: EntryRefused; Overloaded, StorageFull, BackendDown (503, nothing stored); OutcomeUnknown (it may be, or will be).
         Cancellation: taken back if it has not begun, else it goes on; the same key gives the result.
         Ordering: entries of one conversation are numbered in the order of the calls of `placed`, which is that of the calls
-        themselves unless the conversation's queue is full. `placed`: called when the entry has its place among them.
+        themselves unless the conversation's queue is full. `asked_s`: when the request began, by `now_s`: what it has waited for
+        already is a part of the time that its append gets. `placed`: called when the entry has its place among them.
         """
         channel = conversation_channel(conversation)
         stage.at("room")
@@ -67,7 +80,7 @@ class Log:
             raise Overloaded("Too many events wait in this conversation", details={"channel": channel}) from full
         with room:
             stage.at("log.append")
-            appended = await self.pipeline.append(conversation, entry, placed=placed)
+            appended = await self.pipeline.append(conversation, entry, placed=placed, asked_s=asked_s)
         return Receipt("stored", appended.entry, appended.duplicate)
 
     async def read(self, conversation: ConversationId, after: int, limit: int) -> LogPage:

@@ -56,8 +56,14 @@ class Receipt(Protocol):
 class Log(Protocol):
     """The log, as far as messages need it; `features/log` is it."""
 
+    def now_s(self) -> float: ...
     async def append(
-        self, conversation: ConversationId, entry: NewEntry, *, placed: Callable[[], None] | None = None
+        self,
+        conversation: ConversationId,
+        entry: NewEntry,
+        *,
+        placed: Callable[[], None] | None = None,
+        asked_s: float | None = None,
     ) -> Receipt: ...
     async def read(self, conversation: ConversationId, after: int, limit: int) -> LogPage: ...
     async def messages(self, conversation: ConversationId, *, below: int | None, limit: int, floor: int) -> Sequence[Entry]: ...
@@ -85,6 +91,7 @@ class Messages:
         append raises: Overloaded, StorageFull, BackendDown (nothing stored).
         Cancellation: it may be stored.
         """
+        asked_s = self._log.now_s()
         standing, membership = await self._access.member(conversation, me)
         identity = self._identity(me, conversation, new.client_message_id)
         at_us = self._clock.now_us()
@@ -96,7 +103,7 @@ class Messages:
                 raise
             return Sent(first.body(), "stored", duplicate=True)  # the rules changed between the first try and this one
         entry = NewEntry(identity, MESSAGE_CREATED, encode(body), me, at_us, message=identity)
-        receipt = await self._log.append(conversation, entry, placed=placed)
+        receipt = await self._log.append(conversation, entry, placed=placed, asked_s=asked_s)
         return Sent(receipt.entry.body(), receipt.ack, receipt.duplicate)
 
     async def edit(
