@@ -111,4 +111,4 @@ async def test_limits_are_shared_go_local_and_are_shared_again(
     await until(lambda: all(ask(node)[0] == 30 for node in nodes))  # its half, once it has heard of the other
     redis_server.start()
     await until_redis_is("up", nodes)
-    assert [ask(node)[0] for node in nodes] == [60, 60]
+    await until(lambda: [ask(node)[0] for node in nodes] == [60, 60])  # a call that is late once is counted here, and no fault
